@@ -1,0 +1,103 @@
+"""What travels beside the hidden state through one forward pass.
+
+Every layer takes ``(x, ctx)``. What a layer needs to know about the tokens (positions, ids, segments), what it
+keeps between calls (caches) and what it reports (losses, metrics) goes through the context, so the signature of a
+layer never grows with the next idea.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class LayerCache(Protocol):
+    """What one attention layer keeps between calls. Each attention's file defines its own."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held, whether filled yet or not."""
+        ...
+
+
+@dataclass(slots=True)
+class Cache:
+    """The state of a decode: one entry a layer, and how many tokens have been seen.
+
+    A token's position is its column: a token written again at the same position replaces the earlier one. Rows of
+    different lengths therefore share a cache without padding tricks (see ``Context.positions``).
+    """
+
+    layers: list[LayerCache]
+    length: int = 0
+
+    def columns(self, positions: Tensor) -> tuple[int, int]:
+        """First and one-past-last column that tokens at ``positions``, (T,) or (B, T), bring into use."""
+        if positions.ndim == 1:
+            return self.length, self.length + positions.shape[0]
+        return self.length, max(self.length, int(positions.max()) + 1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all layers, whether filled yet or not: what ``accounting`` predicts."""
+        return sum(layer.nbytes for layer in self.layers)
+
+
+@dataclass(slots=True)
+class Context:
+    """Made once for a forward pass and handed down to every layer.
+
+    Attributes:
+        positions: (T,) int64 when all rows stand at the same place, or (B, T) when each row has its own.
+        ids: (B, T) int64 token ids, where the caller has them.
+        segments: (B, T) int64 document numbers of a packed batch; a token sees only its own document.
+        cache: the decode state, or None for a pass without one.
+        columns: columns of the cache in use before and after this pass.
+        losses: what layers added to the objective, already weighted.
+        metrics: what layers report without training on it.
+    """
+
+    positions: Tensor
+    ids: Tensor | None = None
+    segments: Tensor | None = None
+    cache: Cache | None = None
+    columns: tuple[int, int] = (0, 0)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    _memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    def add_loss(self, name: str, value: Tensor) -> None:
+        """Add ``value`` (a scalar, already weighted) to the loss called ``name``."""
+        self.losses[name] = self.losses[name] + value if name in self.losses else value
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return ``make()``, computed the first time any layer asks for ``key`` in this pass."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def visible(self, n_keys: int) -> Tensor | None:
+        """Which keys each query may see, or None where plain causal order says it all.
+
+        Returns a bool mask (B, 1, T, n_keys), True = visible. Key column j holds the token at position j (with a
+        cache) or the j-th token of this pass (without one). Plain causal order means: the last query stands at the
+        last key, every row alike, one document a row.
+        """
+        if self.segments is None and self.positions.ndim == 1:
+            return None
+        return self.once(("visible", n_keys), lambda: self._visible(n_keys))
+
+    def _visible(self, n_keys: int) -> Tensor:
+        if self.segments is not None:
+            # Packed rows: order within the row, not the (possibly restarting) position, decides what came before.
+            order = torch.arange(n_keys, device=self.positions.device)
+            same = self.segments[:, :, None] == self.segments[:, None, :]
+            return (same & (order[None, :, None] >= order[None, None, :]))[:, None]
+        columns = torch.arange(n_keys, device=self.positions.device)
+        return (columns <= self.positions[:, :, None])[:, None]

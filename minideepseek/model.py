@@ -1,0 +1,230 @@
+"""The one skeleton that every generation fills: embed, L blocks, norm, head.
+
+A ``ModelConfig`` is a composition. What changes between generations (attention, feed-forward) is a config object of
+its own, defined in the file of that idea, which builds its own module; nothing here names a generation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from minideepseek import ops
+from minideepseek.context import Cache, Context, LayerCache
+from minideepseek.layers.norm import RMSNorm
+
+
+class AttentionSpec(Protocol):
+    """What a config must offer to stand in ``ModelConfig.attention``; its module also has ``new_cache``."""
+
+    def build(self, d_model: int, layer: int) -> nn.Module: ...
+    def n_params(self, d_model: int) -> int: ...
+    def cache_elements(self) -> int: ...
+    def score_flops(self, n_keys: float) -> float: ...
+
+
+class FeedForwardSpec(Protocol):
+    """What a config must offer to stand in ``ModelConfig.ffn``."""
+
+    def build(self, d_model: int, layer: int) -> nn.Module: ...
+    def n_params(self, d_model: int) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model as a composition of ideas.
+
+    Attributes:
+        d_model: width of the residual stream, D.
+        n_layers: number of blocks, L.
+        attention: how tokens read from each other.
+        ffn: what happens to a token by itself.
+        vocab_size: rows of the embedding and of the head, V; a tokenizer may use fewer.
+        max_seq_len: tokens the model is trained for. Not a limit of the code.
+        norm_eps: epsilon of every RMSNorm.
+        init_std: standard deviation of every weight matrix at the start; None scales it with the matrix (see
+            ``Transformer.initialise``), which a narrow model needs.
+    """
+
+    d_model: int
+    n_layers: int
+    attention: AttentionSpec
+    ffn: FeedForwardSpec
+    vocab_size: int = 102_400
+    max_seq_len: int = 4096
+    norm_eps: float = 1e-6
+    init_std: float | None = 0.006
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "vocab_size", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.norm_eps < 0 or (self.init_std is not None and self.init_std <= 0):
+            raise ValueError(f"norm_eps={self.norm_eps} and init_std={self.init_std} must be positive")
+
+
+class Losses:
+    """The objective of one batch and its parts: ``losses.total``, ``losses.lm``, ``losses.<what a layer added>``.
+
+    Every part is a scalar tensor, already weighted; ``total`` is their sum.
+    """
+
+    def __init__(self, parts: dict[str, Tensor]) -> None:
+        self.parts = parts
+        self.total = torch.stack(list(parts.values())).sum() if len(parts) > 1 else next(iter(parts.values()))
+
+    def __getattr__(self, name: str) -> Tensor:
+        parts = self.__dict__.get("parts", {})
+        if name in parts:
+            return parts[name]
+        raise AttributeError(f"no loss called {name!r}; there are: total, {', '.join(parts)}")
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return iter(self.parts.items())
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each on a normed copy of the stream, each added to it (pre-norm)."""
+
+    def __init__(self, cfg: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
+        self.attention = cfg.attention.build(cfg.d_model, layer)
+        self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
+        self.ffn = cfg.ffn.build(cfg.d_model, layer)
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """x: (B, T, D) -> (B, T, D)."""
+        h, x = self.ffn_norm.add(self.attention(self.attention_norm(x), ctx), x)
+        return x + self.ffn(h, ctx)
+
+
+class Transformer(nn.Module):
+    """A language model of the family.
+
+    Args:
+        cfg: the composition. Under ``torch.device("meta")`` any size builds without memory.
+        seed: seed of the initial weights; None draws from torch's global generator.
+    """
+
+    def __init__(self, cfg: ModelConfig, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.embed = nn.Embedding(cfg.vocab_size, cfg.d_model)
+        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
+        self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
+        self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=False)
+        if self.embed.weight.device.type != "meta":
+            self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int | None = None) -> None:
+        """Draw every weight matrix from a normal distribution; norms start at one.
+
+        V1 uses a standard deviation of 0.006 at every size (V1 report, section 2.2). What matters for a signal is
+        std·sqrt(fan-in): 0.006·sqrt(4096) = 0.38. With ``init_std=None`` each matrix gets 0.4/sqrt(fan-in), the same
+        gain at any width; at d = 64 a plain 0.006 would leave the layers all but silent.
+        """
+        generator = None if seed is None else torch.Generator(self.embed.weight.device).manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.normal_(0.0, self.cfg.init_std or 0.4, generator=generator)
+            elif isinstance(module, nn.Linear):
+                std = self.cfg.init_std or 0.4 / math.sqrt(module.in_features)
+                module.weight.normal_(0.0, std, generator=generator)
+            elif isinstance(module, RMSNorm):
+                module.weight.fill_(1.0)
+
+    def hidden(self, ids: Tensor, ctx: Context) -> Tensor:
+        """ids (B, T) int64 -> the stream after the last block, before the final norm: (B, T, D)."""
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, ctx)
+        if ctx.cache is not None:
+            ctx.cache.length = ctx.columns[1]
+        return x
+
+    def context(
+        self,
+        ids: Tensor,
+        *,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Context:
+        """The context of a pass over ``ids`` (B, T): positions go on from the cache unless they are given."""
+        if ids.ndim != 2 or ids.is_floating_point():
+            raise ValueError(f"ids must be whole numbers of shape (B, T), not {ids.dtype} of shape {tuple(ids.shape)}")
+        if segments is not None and cache is not None:
+            raise ValueError("packed segments are for training: a cache holds one document a row")
+        if positions is None:
+            start = 0 if cache is None else cache.length
+            positions = torch.arange(start, start + ids.shape[1], device=ids.device)
+        columns = (0, 0) if cache is None else cache.columns(positions)
+        return Context(positions=positions, ids=ids, segments=segments, cache=cache, columns=columns)
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        cache: Cache | None = None,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
+        """Next-token logits.
+
+        Args:
+            ids: (B, T) int64.
+            cache: state to continue from and to extend (``new_cache``); None reads ``ids`` from the beginning.
+            positions: (B, T) int64 where the rows stand at different places; else counted on from the cache.
+            segments: (B, T) int64 document numbers of a packed batch: no token sees another document.
+
+        Returns:
+            (B, T, V) float32 (float64 for a float64 model).
+
+        Raises:
+            ValueError: ``ids`` of another type or shape; segments together with a cache.
+        """
+        x = self.hidden(ids, self.context(ids, cache=cache, positions=positions, segments=segments))
+        return self.logits(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Stream (..., D) -> logits (..., V), float32 at least."""
+        logits = self.head(self.norm(x))
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def loss(self, ids: Tensor, *, segments: Tensor | None = None) -> Losses:
+        """Mean cross-entropy of each token given those before it, in nats, and what layers add.
+
+        Args:
+            ids: (B, T) int64; shifted here: token t + 1 is predicted from tokens 0..t.
+            segments: (B, T) document numbers of a packed batch, or None.
+        """
+        inputs, targets = ids[:, :-1], ids[:, 1:]
+        ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
+        x = self.norm(self.hidden(inputs, ctx))
+        lm = ops.linear_cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten())
+        return Losses({"lm": lm, **ctx.losses})
+
+    def new_cache(self, batch_size: int, max_len: int) -> Cache:
+        """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling."""
+        if batch_size < 1 or max_len < 1:
+            raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be positive")
+        layers: list[LayerCache] = [
+            self._block(i).attention.new_cache(batch_size, max_len) for i in range(self.cfg.n_layers)
+        ]
+        return Cache(layers)
+
+    def _block(self, layer: int) -> Any:  # nn.Module's attributes are typed as Tensor | Module
+        return self.blocks[layer]
+
+    def save(self, path: str) -> None:
+        """Write config.json and safetensors (see ``minideepseek.checkpoint.save``)."""
+        from minideepseek import checkpoint  # above this file in the house: it knows the formats, we only open the door
+
+        checkpoint.save(self, path)
