@@ -142,9 +142,7 @@ def _locate(path: str | Path) -> Path:
         return directory
     name = str(path)
     if directory.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UserError(
-            f"no checkpoint at {path}: give a folder with config.json and *.safetensors, or a hub id owner/name"
-        )
+        raise UserError(f"no checkpoint at {path}: give a folder with config.json and *.safetensors, or a hub id")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -179,7 +177,7 @@ def _write_shards(stage: Path, tensors: list[tuple[str, Tensor]], max_shard_byte
         if len(shards) == 1:
             save_file(shards[0], stage / WEIGHTS, {"format": "pt"})
             return
-        where = {}
+        where: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             save_file(shard, stage / file, {"format": "pt"})
@@ -215,7 +213,7 @@ def _tensor_files(directory: Path) -> dict[str, str]:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise UserError(f"{directory} holds config.json but no *.safetensors; are the weights still downloading?")
-    names = {}
+    names: dict[str, str] = {}
     for file in files:
         with _opened(file) as weights:
             names |= dict.fromkeys(weights.keys(), file.name)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minideepseek import ops
-from minideepseek.context import Cache, Context, LayerCache
+from minideepseek.context import Cache, Context
 from minideepseek.layers.norm import RMSNorm
 
 
@@ -215,13 +215,8 @@ class Transformer(nn.Module):
         """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling."""
         if batch_size < 1 or max_len < 1:
             raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be positive")
-        layers: list[LayerCache] = [
-            self._block(i).attention.new_cache(batch_size, max_len) for i in range(self.cfg.n_layers)
-        ]
-        return Cache(layers)
-
-    def _block(self, layer: int) -> Any:  # nn.Module's attributes are typed as Tensor | Module
-        return self.blocks[layer]
+        blocks: Any = self.blocks  # nn.Module's attributes are typed as Tensor | Module
+        return Cache([block.attention.new_cache(batch_size, max_len) for block in blocks])
 
     def save(self, path: str) -> None:
         """Write config.json and safetensors (see ``minideepseek.checkpoint.save``)."""

@@ -63,7 +63,7 @@ class RoPE:
 
         Angles are made in float32 at least: in bfloat16 positions above 256 would already collide.
         """
-        angles = positions.to(dtype)[..., None] * self.frequencies(dim, dtype=dtype, device=positions.device)
+        angles = positions.to(dtype)[..., None] * self.frequencies(dim, dtype, positions.device)
         return angles.cos(), angles.sin()
 
     def rotate(self, x: Tensor, ctx: Context) -> Tensor:
