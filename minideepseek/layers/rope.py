@@ -51,9 +51,7 @@ class RoPE:
             raise ValueError(f"cannot rotate {dim} channels in pairs in a head of {head_dim}")
         return dim
 
-    def frequencies(
-        self, dim: int, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-    ) -> Tensor:
+    def frequencies(self, dim: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """(R/2,) radians a token, fastest first."""
         exponents = torch.arange(0, dim, 2, dtype=dtype, device=device) / dim
         return 1.0 / self.theta**exponents
