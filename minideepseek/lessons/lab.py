@@ -1,0 +1,125 @@
+"""JupyterLab, opened on a lesson, with nothing between the reader and the first cell."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from minideepseek.errors import UserError
+from minideepseek.lessons.source import find, home
+
+START_SECONDS = 90  # a cold disk and a busy machine
+
+
+def open_lab(number: str = "00", *, host: str = "127.0.0.1", port: int = 8888) -> None:
+    """Start JupyterLab on a lesson and stay until it ends (Ctrl-C).
+
+    Opens a browser where there is a display, and prints the address in any case. Takes the next free port if ``port``
+    is in use. In a container, ``host="0.0.0.0"`` makes the lab reachable through a forwarded port.
+    Raises ``UserError`` if JupyterLab or the lessons are not there, or if it does not start.
+    """
+    lesson = find(number)[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `docker stop` too ends the server before us
+    with lab(root=home().parent, host=host, port=port) as (process, base, token):
+        page = f"{base}/lab/tree/notebooks/{lesson.notebook.name}?token={token}"
+        print(
+            f"\nJupyterLab is open on lesson {lesson.number}, {lesson.title}:\n\n    {page}\n\nCtrl-C here ends it.\n"
+        )
+        if _display():
+            webbrowser.open(page)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            print("\nJupyterLab ended; your notebooks are saved as you left them.")
+
+
+@contextmanager
+def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
+    """A JupyterLab serving ``root``: yields its process, its address and its token; ends it on leaving."""
+    if find_spec("jupyterlab") is None:
+        raise UserError('JupyterLab is not installed; install it with: pip install "minideepseek[course]"')
+    port, token = _free(host, port), secrets.token_hex(16)
+    options = [
+        f"--ServerApp.root_dir={root}",
+        f"--ServerApp.ip={host}",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.open_browser=False",
+        "--ServerApp.answer_yes=True",  # Ctrl-C ends it, and does not ask
+        "--Application.log_level=ERROR",
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # a container's usual user
+        options.append("--ServerApp.allow_root=True")
+    with tempfile.TemporaryDirectory() as settings:
+        # The offer to subscribe to Jupyter's news would be the first thing a newcomer sees.
+        page_config = Path(settings) / "labconfig" / "page_config.json"
+        page_config.parent.mkdir()
+        page_config.write_text(
+            json.dumps({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}})
+        )
+        path = os.pathsep.join(filter(None, [settings, os.environ.get("JUPYTER_CONFIG_PATH")]))
+        # The token travels in the environment: arguments can be read by every user of the machine.
+        env = {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token}
+        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env)
+        base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        try:
+            _await(process, f"{base}/api")
+            yield process, base, token
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UserError(f"JupyterLab did not start (exit status {process.returncode}); its own message is above")
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.2)
+    raise UserError(f"JupyterLab did not answer at {address} within {START_SECONDS} s; try again")
+
+
+def _free(host: str, wanted: int) -> int:
+    for port in range(wanted, wanted + 50):
+        with socket.socket() as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except PermissionError:
+                raise UserError(f"port {port} needs more rights than you have; choose one above 1023") from None
+            except socket.gaierror:
+                raise UserError(f"no such host: {host}") from None
+            except OSError:
+                continue
+            return port
+    raise UserError(f"no free port from {wanted} to {wanted + 49}; name another with --port")
+
+
+def _display() -> bool:
+    """Whether a browser opened here would be seen by the person who asked for it."""
+    if "SSH_CONNECTION" in os.environ:
+        return False
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
