@@ -1,0 +1,53 @@
+"""The figures and widgets of the lessons, in one house style.
+
+A function draws one figure and returns it; a notebook shows it where it is the value of a cell, and a ``knob`` redraws
+it when a slider moves.
+
+==========  =======================================================================
+module      holds
+==========  =======================================================================
+style       colours, letters, ``canvas``: what every figure starts from
+curves      ``curves`` (with the band of the seeds), ``bars``, ``shares``
+attention   ``attention_map``, ``head_sharing``
+rotation    ``rotation_dials``: RoPE as hands that turn
+bricks      ``block_diagram``, ``norm_picture``, ``gate_picture``
+ledger      ``ledger``: claims, measurements, verdicts
+answers     ``answer``: an answer to open, computed by its cell
+widgets     ``knob``: a figure with sliders, and a picture where there are none
+==========  =======================================================================
+"""
+
+from minideepseek.errors import UserError
+
+try:
+    import matplotlib as _matplotlib  # noqa: F401
+except ImportError:
+    raise UserError('figures need matplotlib; install it with: pip install "minideepseek[course]"') from None
+
+from minideepseek.viz.answers import answer
+from minideepseek.viz.attention import attention_map, head_sharing
+from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
+from minideepseek.viz.curves import bars, curves, shares
+from minideepseek.viz.ledger import ledger
+from minideepseek.viz.rotation import rotation_dials
+from minideepseek.viz.style import canvas, use_style
+from minideepseek.viz.widgets import knob
+
+use_style()
+
+__all__ = [
+    "answer",
+    "attention_map",
+    "bars",
+    "block_diagram",
+    "canvas",
+    "curves",
+    "gate_picture",
+    "head_sharing",
+    "knob",
+    "ledger",
+    "norm_picture",
+    "rotation_dials",
+    "shares",
+    "use_style",
+]
