@@ -89,7 +89,7 @@ class Context:
         cache) or the j-th token of this pass (without one). Plain causal order means: the last query stands at the
         last key, every row alike, one document a row.
         """
-        if self.segments is None and self.positions.ndim == 1:
+        if self.segments is None and (self.cache is None or self.positions.ndim == 1):
             return None
         return self.once(("visible", n_keys), lambda: self._visible(n_keys))
 
