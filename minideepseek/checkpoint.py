@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,10 +28,11 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 class SavesItself(Protocol):
     """What ``save`` needs of a tokenizer."""
 
-    bos_id: int
-    eos_id: int
-
-    def save(self, path: Path) -> None: ...
+    @property
+    def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    def save(self, directory: str | os.PathLike[str]) -> None: ...
 
 
 def save(

@@ -1,0 +1,1 @@
+"""The judge: exercises checked at once for the learner, in bulk and in a sandbox for the instructor."""
