@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minideepseek.errors import UserError
-from minideepseek.files import atomic_directory
+from minideepseek.files import atomic_file
 from minideepseek.lessons.check import state
 from minideepseek.lessons.source import Lesson, find, home
 from minideepseek.lessons.surface import uses
@@ -41,8 +41,8 @@ def _build(lesson: Lesson) -> Path:
         print(f"{lesson.notebook.name}: took longer than the {lesson.minutes} minutes its title cell promises")
     notebook.metadata["minideepseek"] = {"source": lesson.digest, "uses": uses(lesson.code)}
     tidy(notebook, root=home().parent)
-    with atomic_directory(lesson.notebook.parent) as beside:
-        (beside / lesson.notebook.name).write_text(nbformat.writes(notebook), encoding="utf-8")
+    with atomic_file(lesson.notebook) as beside:
+        beside.write_text(nbformat.writes(notebook), encoding="utf-8")
     return lesson.notebook
 
 
