@@ -265,9 +265,9 @@ def test_reader_that_holds_the_directory_never_sees_a_mix(tmp_path: Path) -> Non
             except FileNotFoundError:
                 seen.add(("a moment", "without any directory"))
                 continue
-            with contextlib.suppress(FileNotFoundError):  # the old directory, emptied by now: gone, not mixed
-                with at(folder, "a") as a, at(folder, "b") as b:
-                    seen.add((a.read(), b.read()))
+            emptied = contextlib.suppress(FileNotFoundError)  # the old directory after the exchange: gone, not mixed
+            with emptied, at(folder, "a") as a, at(folder, "b") as b:
+                seen.add((a.read(), b.read()))
             os.close(folder)
 
     reader = threading.Thread(target=read)
