@@ -89,9 +89,7 @@ def limit(limits: Limits) -> None:
     }
     for name, value in wanted.items():
         with contextlib.suppress(ValueError, OSError):
-            # beyond the soft limit of processor time comes a signal that says so, beyond the hard one just the end
-            hard = value + 1 if name == "RLIMIT_CPU" else value
-            resource.setrlimit(getattr(resource, name), (value, hard))
+            resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def confine(readable: Iterable[Path], writable: Path) -> list[str]:

@@ -103,9 +103,8 @@ def _explain(ended: str, code: int, limits: Limits) -> str:
     if ended == "late":
         return f"no answer within {limits.wall_s:g} s (an endless loop?), or more output than fits"
     signals = {
-        128 + 24: f"it used more than {limits.cpu_s} s of processor time",
         128 + 25: "it wrote more than the size a file may have",
-        128 + 9: "it was killed, most likely for using too much memory or time",
+        128 + 9: f"it used more than {limits.cpu_s} s of processor time, or more memory than there is",
         128 + 11: "it crashed the interpreter (segmentation fault)",
         128 + 6: "it aborted the interpreter",
     }
