@@ -15,8 +15,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from minideepseek.data.atomic import write_text
-from minideepseek.errors import UserError
+from minideepseek.files import atomic_directory, user_errors
 
 META = "meta.json"
 BLOCK, BLOCKS = 2**16, 64  # files up to 4 MiB are digested whole, larger ones in 64 blocks spread evenly
@@ -37,29 +36,18 @@ def cached(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, A
     facts = read_facts(folder)
     if facts is not None:
         return facts
-    temporary = folder.with_name(folder.name + ".building")
-    try:
+    with user_errors("keep prepared corpora (MINIDEEPSEEK_CACHE says where) in", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(folder.name + ".lock")):
             facts = read_facts(folder)  # another process may have built it while we waited
-            if facts is not None:
-                return facts
-            shutil.rmtree(temporary, ignore_errors=True)  # a killed process left it
-            temporary.mkdir()
-            try:
-                facts = build(temporary)
-                files = {file.name: _describe(file) for file in sorted(temporary.iterdir())}
-                write_text(temporary / META, json.dumps({**facts, "files": files}, ensure_ascii=False, indent=2) + "\n")
+            if facts is None:
                 if folder.exists():
                     shutil.rmtree(folder)
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep the prepared corpus in {folder.parent} ({error.strerror or error}); "
-            "free some space or set MINIDEEPSEEK_CACHE to a folder that can be written"
-        ) from None
+                with atomic_directory(folder) as place:
+                    facts = build(place)
+                    files = {file.name: _describe(file) for file in sorted(place.iterdir())}
+                    meta = json.dumps({**facts, "files": files}, ensure_ascii=False, indent=2)
+                    (place / META).write_text(meta + "\n", encoding="utf-8")
     return facts
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from minideepseek.data.atomic import write_text
 from minideepseek.data.bpe import CHARACTER_TO_BYTE
 from minideepseek.errors import UserError
+from minideepseek.files import atomic_file
 
 # The roles and the spelling of the released DeepSeek tokenizers; V3 puts begin, end and padding at ids 0, 1, 2.
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
@@ -129,9 +129,10 @@ class Tokenizer:
         return self.backend.to_str(pretty=True)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` reads too."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` reads too.
+
+        Raises UserError if the place cannot be written.
+        """
         roles = {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -140,8 +141,13 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             **{role: token for role, token in roles.items() if self.backend.token_to_id(token) is not None},
         }
-        write_text(directory / "tokenizer.json", self.to_json())
-        write_text(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+        texts = {
+            "tokenizer.json": self.to_json(),
+            "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
+        }
+        for name, text in texts.items():
+            with atomic_file(Path(directory) / name) as file:
+                file.write_text(text, encoding="utf-8")
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
         """The ids of the text; `bos` puts the begin-of-sentence token in front."""
