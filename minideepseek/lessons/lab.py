@@ -72,10 +72,15 @@ def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tu
         path = os.pathsep.join(filter(None, [settings, os.environ.get("JUPYTER_CONFIG_PATH")]))
         # The token travels in the environment: arguments can be read by every user of the machine.
         env = {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token}
-        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=env)
+        log = (
+            Path(settings) / "jupyter.log"
+        )  # the terminal is for the address; what the server says matters if it fails
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "jupyterlab", *options]
+            process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
         base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         try:
-            _await(process, f"{base}/api")
+            _await(process, f"{base}/api", log)
             yield process, base, token
         finally:
             process.terminate()
@@ -86,11 +91,12 @@ def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tu
                 process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], address: str) -> None:
+def _await(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise UserError(f"JupyterLab did not start (exit status {process.returncode}); its own message is above")
+            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+            raise UserError(f"JupyterLab did not start; its last words: {last}")
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return

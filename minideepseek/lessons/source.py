@@ -12,12 +12,12 @@ from minideepseek.errors import UserError
 
 
 def home() -> Path:
-    """The folder ``notebooks/`` of the clone the package runs from, else of the one we stand in.
+    """The folder ``notebooks/`` of the clone we stand in, else of the one the package runs from.
 
     Raises ``UserError`` where there is neither: an installed wheel brings the package, not the course.
     """
     here = Path.cwd()
-    for root in (Path(minideepseek.__file__).parents[1], here, *here.parents):
+    for root in (here, *here.parents, Path(minideepseek.__file__).parents[1]):
         if (root / "notebooks" / "src").is_dir() and (root / "pyproject.toml").is_file():
             return root / "notebooks"
     raise UserError(

@@ -69,16 +69,21 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE)
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG, the same for the same figure."""
+    buffer = BytesIO()
+    # Without the Software entry the bytes do not change with every release of matplotlib.
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
 class Picture(Figure):
     """A figure that a notebook shows where it is the value of a cell: once, and without pyplot's hidden state."""
 
     heading = ""
 
     def _repr_png_(self) -> bytes:
-        png = BytesIO()
-        # Without the Software entry the bytes do not change with every release of matplotlib.
-        self.savefig(png, format="png", bbox_inches="tight", metadata={"Software": None})
-        return png.getvalue()
+        return png(self)
 
     def __repr__(self) -> str:
         return f"<Picture: {self.heading}>"  # what a reader has who does not see the image

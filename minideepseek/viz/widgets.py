@@ -9,13 +9,13 @@ import base64
 import html
 import inspect
 from collections.abc import Callable
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from minideepseek.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from minideepseek.viz.style import png
 
 
 class _Picture(NamedTuple):
@@ -23,24 +23,18 @@ class _Picture(NamedTuple):
     content: bytes | str
 
 
-def _render(drawn: "Figure | str") -> _Picture:
+def _render(drawn: Figure | str) -> _Picture:
     if isinstance(drawn, str):
         return _Picture("text/html", drawn)
-    from matplotlib import pyplot
-    from matplotlib.figure import Figure
-
     if not isinstance(drawn, Figure):
         raise TypeError(
             f"a knob's function returns a matplotlib Figure or a string of HTML, not {type(drawn).__name__}"
         )
-    png = BytesIO()
-    # Without the Software entry the bytes do not change with every release of matplotlib.
-    drawn.savefig(png, format="png", bbox_inches="tight", metadata={"Software": None})
-    pyplot.close(drawn)  # else the notebook shows every figure left open a second time at the end of the cell
-    return _Picture("image/png", png.getvalue())
+    pyplot.close(drawn)  # else the notebook shows a figure of pyplot's a second time at the end of the cell
+    return _Picture("image/png", png(drawn))
 
 
-def knob(draw: Callable[..., "Figure | str"], **settings: Any) -> None:
+def knob(draw: Callable[..., Figure | str], **settings: Any) -> None:
     """Show ``draw(**settings)`` with one control for each setting; turning a control redraws the picture.
 
     ``draw`` returns a matplotlib ``Figure`` or a string of HTML. Each setting follows ipywidgets' shorthand:
@@ -73,8 +67,8 @@ def knob(draw: Callable[..., "Figure | str"], **settings: Any) -> None:
         return _render(draw(**{name: control.value for name, control in controls.items()}))
 
     first = picture()
-    screen = (
-        ipywidgets.Image(value=first.content) if first.mime == "image/png" else ipywidgets.HTML(value=first.content)
+    screen = (ipywidgets.Image if first.mime == "image/png" else ipywidgets.HTML)(
+        value=first.content, layout={"align_self": "flex-start", "max_width": "100%"}
     )
     problem = ipywidgets.HTML()
 

@@ -1,0 +1,19 @@
+"""What every test stands on: one thread, no network, and no trace in the home of whoever runs it."""
+
+import os
+
+# Before torch is imported. Two test processes on two cores are quicker than one whose threads wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of the session's own, also for the processes that tests start."""
+    os.environ["MINIDEEPSEEK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
