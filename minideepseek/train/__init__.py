@@ -1,0 +1,21 @@
+"""Training: one loop for all generations, resumable to the bit."""
+
+from minideepseek.train.config import TrainConfig
+from minideepseek.train.evaluate import Evaluation, evaluate
+from minideepseek.train.interrupt import Interrupted
+from minideepseek.train.loop import Result, train
+from minideepseek.train.metrics import read_metrics
+from minideepseek.train.threads import choose_threads, explain_threads, prepare_cpu
+
+__all__ = [
+    "Evaluation",
+    "Interrupted",
+    "Result",
+    "TrainConfig",
+    "choose_threads",
+    "evaluate",
+    "explain_threads",
+    "prepare_cpu",
+    "read_metrics",
+    "train",
+]

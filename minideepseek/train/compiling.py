@@ -1,0 +1,58 @@
+"""torch.compile where it works, the plain passes where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from minideepseek.model import Transformer
+
+Passes = Callable[[Tensor, float], dict[str, Tensor]]
+
+
+def passes(model: Transformer, *, compile: bool, warn: Callable[[str], None]) -> Passes:
+    """The forward and backward pass of ``model`` as one function.
+
+    Args:
+        model: gradients are added to its parameters' ``.grad``.
+        compile: let torch.compile fuse the passes; the first call then takes a minute.
+        warn: told, in one line, if that is not possible here.
+
+    Returns:
+        A function of ids (B, T + 1) and a weight on the loss, which returns the loss's parts and their sum, ``total``,
+        as scalars without graph.
+    """
+
+    def objective(ids: Tensor) -> dict[str, Tensor]:
+        losses = model.loss(ids)
+        return {"total": losses.total, **dict(losses)}
+
+    def run(objective: Callable[[Tensor], dict[str, Tensor]], ids: Tensor, weight: float) -> dict[str, Tensor]:
+        losses = objective(ids)
+        (losses["total"] if weight == 1.0 else losses["total"] * weight).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    if not compile:
+        return lambda ids, weight: run(objective, ids, weight)
+    chosen: Callable[[Tensor], dict[str, Tensor]] = torch.compile(objective)
+    proven = False
+
+    def careful(ids: Tensor, weight: float) -> dict[str, Tensor]:
+        nonlocal chosen, proven
+        if proven:
+            return run(chosen, ids, weight)
+        try:
+            losses = run(chosen, ids, weight)
+        except Exception as error:  # no compiler, no support, a bug in it: the plain passes tell the true errors
+            reason = (str(error).strip().splitlines() or [""])[0]
+            warn(f"torch.compile is not possible here ({type(error).__name__}: {reason[:200]}); going on without it")
+            chosen = objective
+            for p in model.parameters():
+                p.grad = None
+            losses = run(chosen, ids, weight)
+        proven = True
+        return losses
+
+    return careful

@@ -1,0 +1,52 @@
+"""AdamW (Loshchilov & Hutter, arXiv 1711.05101), with weight decay on matrices only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from minideepseek.train.config import TrainConfig
+
+
+def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
+    """The optimiser of ``model``'s trainable parameters, fused into one pass over memory.
+
+    V1 gives betas (0.9, 0.95) and decay 0.1 (report, section 2.2) but not what decays. We decay whatever has two or
+    more dimensions, the embedding included, and leave the gains of norms alone: pulled to zero they would silence
+    their layer.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """What the optimiser remembers, as ``<parameter's name>/<what>`` -> tensor."""
+    return {
+        f"{name}/{what}": value
+        for name, parameter in model.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def import_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put back what ``export_state`` took out.
+
+    Tensors are copied into memory of their own: a tensor inside a mapped file may be aligned otherwise, and some
+    processors' libraries then add in another order.
+    """
+    parameters = dict(model.named_parameters())
+    for key, value in state.items():
+        name, what = key.rsplit("/", 1)
+        parameter = parameters[name]
+        # The fused optimiser keeps its step counts where the weights are.
+        optimizer.state[parameter][what] = value.to(parameter.device, copy=True)
