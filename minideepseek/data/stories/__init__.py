@@ -14,6 +14,7 @@ from minideepseek.data.document import Corpus, Document, fingerprint
 from minideepseek.data.stories import chinese, chinese_plots, english, english_plots
 from minideepseek.data.stories.draw import Draw
 from minideepseek.data.stories.facts import Fact, fact_table
+from minideepseek.data.stories.grammar import fill
 from minideepseek.errors import UserError
 
 LANGUAGES = ("both", "en", "zh")
@@ -31,23 +32,21 @@ def story(i: int, *, seed: int = 0, facts: int = 0, language: str = "both") -> s
     """
     draw = Draw("story", seed, i)
     chosen = draw.pick(("en", "zh")) if language == "both" else language
-    world, plots = (english, english_plots) if chosen == "en" else (chinese, chinese_plots)
-    known = _facts_by_subject(facts, seed, language)[chosen] if facts else ()
-    if known:
-        subject, theirs = draw.pick(known)
-        hero = world.FACT_PEOPLE[subject]
-        told = theirs if len(theirs) <= FACTS_PER_STORY else draw.two(theirs)
-        glue = " " if chosen == "en" else ""
-        remembered = glue.join(fact.statement for fact in told)
+    world, plots = (english, english_plots.PLOTS) if chosen == "en" else (chinese, chinese_plots.PLOTS)
+    subjects = _facts_by_subject(facts, seed, language)[chosen] if facts else ()
+    if subjects:
+        person, known = draw.pick(subjects)
+        hero = world.FACT_PEOPLE[person]
+        told = draw.two(known) if len(known) > FACTS_PER_STORY else known
+        about = world.BLANK.join(fact.statement for fact in told)
     else:
         hero = draw.pick(world.CHILDREN if draw.below(3) else world.CREATURES)
-        remembered = ""
+        about = world.ADDRESS
     friend = draw.pick(world.CHILDREN if draw.below(3) else world.CREATURES)
     while friend.name == hero.name:
         friend = draw.pick(world.CHILDREN)
-    setting = draw.pick(world.SETTINGS)
-    start = world.opening(draw, hero, setting, remembered)
-    return "\n".join((start, *draw.pick(plots.PLOTS)((draw, hero, friend, setting))))
+    slots = world.scenery(draw, hero, friend) | {"about": about}
+    return fill(world.OPENING, draw, slots) + "\n" + draw.pick(plots).tell(draw, slots)
 
 
 @lru_cache(maxsize=8)
