@@ -29,7 +29,7 @@ def check(*numbers: str) -> list[str]:
     Each complaint is one line that starts with the file, and the line in it where there is one.
     """
     lessons = find(*numbers)
-    complaints = [complaint for lesson in lessons for complaint in (*house_rules(lesson), *outputs(lesson))]
+    complaints = [complaint for lesson in lessons for complaint in (*check_script(lesson), *check_outputs(lesson))]
     if not numbers:
         complaints += [*_copied_definitions(lessons), *_orphans(lessons)]
     return complaints
@@ -42,7 +42,7 @@ def state(lesson: Lesson) -> Literal["ready", "stale", "not built"]:
     return "stale" if any(_stale(lesson, _read(lesson))) else "ready"
 
 
-def house_rules(lesson: Lesson) -> Iterator[str]:
+def check_script(lesson: Lesson) -> Iterator[str]:
     """What in the script breaks the form of a lesson: title, length, size of cells, claims, knob, ledger."""
     name = lesson.source.name
     if len(lesson.lines) != len(lesson.cells):
@@ -76,7 +76,7 @@ def house_rules(lesson: Lesson) -> Iterator[str]:
             yield f"{name}:{line}: {limit}: split it, or move it into the package"
 
 
-def outputs(lesson: Lesson) -> Iterator[str]:
+def check_outputs(lesson: Lesson) -> Iterator[str]:
     """What is wrong with the built notebook: missing, stale, not run in order, failed, too large, saved by hand."""
     name, again = lesson.notebook.name, f"run `minideepseek lessons build {lesson.number}`"
     if not lesson.notebook.exists():
