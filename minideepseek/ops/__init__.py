@@ -1,0 +1,15 @@
+"""The hot operations as plain functions: what the layers call.
+
+``reference.py`` defines each one; its own file here computes the same quickly in eager PyTorch on a CPU; a kernel of
+the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when). All are pure functions of tensors.
+"""
+
+from minideepseek.ops.attend import attention
+from minideepseek.ops.backend import backend
+from minideepseek.ops.gate import swiglu
+from minideepseek.ops.linear import linear
+from minideepseek.ops.loss import linear_cross_entropy
+from minideepseek.ops.norm import add_rms_norm, rms_norm
+from minideepseek.ops.rotary import rope
+
+__all__ = ["add_rms_norm", "attention", "backend", "linear", "linear_cross_entropy", "rms_norm", "rope", "swiglu"]

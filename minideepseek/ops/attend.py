@@ -1,0 +1,173 @@
+"""Softmax attention with grouped heads (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023, arXiv 2305.13245)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from minideepseek.ops.backend import needs_grad, on_cpu
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, causal: bool = False, mask: Tensor | None = None
+) -> Tensor:
+    """softmax(scale · q kᵀ) v, each query head with the keys and values of its group.
+
+    Args:
+        q: (B, H, T, E).
+        k: (B, G, S, E), H a multiple of G: query head h reads from group h // (H/G).
+        v: (B, G, S, Ev); Ev may differ from E.
+        scale: factor on the scores; None means 1/sqrt(E).
+        causal: no query sees past itself. The *last* query stands at the *last* key, so T < S continues a cache.
+        mask: bool, broadcastable to (B, H, T, S), True = visible; with ``causal``, both must allow it.
+
+    Returns:
+        (B, H, T, Ev). A query that sees no key gets zeros.
+
+    Raises:
+        ValueError: heads that do not divide, or causal with more queries than keys.
+    """
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads do not divide into {k.shape[1]} groups")
+    if causal and q.shape[2] > k.shape[2]:
+        raise ValueError(f"causal attention of {q.shape[2]} queries over {k.shape[2]} keys: the first see nothing")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    causal = causal and q.shape[2] > 1  # a single query is the last one, and sees everything
+    hidden = None if mask is None else ~mask
+    if hidden is not None and causal:
+        hidden = hidden | _future(q, k)
+    if q.device.type != "cpu" or (not torch.compiler.is_compiling() and _too_long(q, k)):
+        return _library(q, k, v, scale, causal, hidden)
+    if not on_cpu(q):
+        return _plain(q, k, v, scale, causal, hidden)
+    q = q.unflatten(1, (k.shape[1], q.shape[1] // k.shape[1]))
+    k, v = k.flatten(0, 1), v.flatten(0, 1)
+    if needs_grad(q, k, v):
+        return _Attention.apply(q, k, v, scale, causal, hidden)
+    return _forward(q, k, v, scale, causal, hidden, None)
+
+
+def _too_long(q: Tensor, k: Tensor) -> bool:
+    # The library's attention keeps no scores, which in float32 wins past a few thousand keys; and what we keep for
+    # the backward pass must not grow past a quarter of a gigabyte a layer.
+    batch, heads, queries, _ = q.shape
+    scores = batch * heads * queries * k.shape[2] * q.element_size()
+    return (q.dtype == torch.float32 and queries > 2048) or (torch.is_grad_enabled() and scores > 2**29)
+
+
+def _future(q: Tensor, k: Tensor) -> Tensor:
+    queries, keys = q.shape[2], k.shape[2]
+    return torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(keys - queries + 1)
+
+
+def _library(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
+    """PyTorch's fused attention."""
+    width = v.shape[-1]
+    if width < q.shape[-1]:  # with unequal sizes it would fall back to its unfused form
+        v = F.pad(v, (0, q.shape[-1] - width))
+    if causal and hidden is None and q.shape[2] < k.shape[2]:
+        hidden = _future(q, k)  # its own causal order lines up the *first* query with the first key
+    grouped = q.shape[1] != k.shape[1]
+    if hidden is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped)[..., :width]
+    blind = hidden.all(-1, keepdim=True)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden | blind, scale=scale, enable_gqa=grouped)
+    return y[..., :width].masked_fill(blind, 0.0)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
+    """One block, for the compiler to fuse. The heads of a group are more rows of one product: no key is repeated."""
+    (batch, heads, queries, width), (_, groups, keys, _) = q.shape, k.shape
+    rows = (q * scale).reshape(batch * groups, heads // groups * queries, width)
+    scores = (rows @ k.reshape(batch * groups, keys, width).mT).view(batch, heads, queries, keys)
+    if hidden is not None:
+        p = scores.masked_fill(hidden, -torch.inf).softmax(-1).masked_fill(hidden, 0.0)
+    elif causal:
+        p = scores.masked_fill(_future(q, k), -torch.inf).softmax(-1)
+    else:
+        p = scores.softmax(-1)
+    p = p.reshape(batch * groups, heads // groups * queries, keys)
+    return (p @ v.reshape(batch * groups, keys, v.shape[-1])).view(batch, heads, queries, v.shape[-1])
+
+
+def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, int]]:
+    """(first query, one past the last, keys that the last one sees): about eight blocks, of 64 to 256 queries.
+
+    Under causal order a block never multiplies with keys that all its queries are blind to, which saves up to half
+    of the work; and its scores are still in the cache when the softmax reads them.
+    """
+    size = min(256, max(64, queries // 8))
+    for start in range(0, queries, size):
+        stop = min(start + size, queries)
+        yield start, stop, keys - queries + stop if causal else keys
+
+
+def _rows(x: Tensor, start: int, stop: int) -> Tensor:
+    """(B, G, H/G, T, E) -> (B·G, H/G·(stop - start), E): all heads of a group meet its keys in one product."""
+    return x[:, :, :, start:stop].flatten(2, 3).flatten(0, 1)
+
+
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None, kept: list[Tensor] | None
+) -> Tensor:
+    """q (B, G, H/G, T, E), k (B·G, S, E), v (B·G, S, Ev) -> (B, H, T, Ev). Appends each block's probabilities."""
+    batch, groups, per_group, queries, _ = q.shape
+    keys, width = v.shape[1:]
+    blind = None
+    if hidden is not None:
+        hidden = hidden.expand(batch, groups * per_group, queries, keys).unflatten(1, (groups, per_group))
+        blind = hidden.all(-1, keepdim=True)
+        blind = blind if blind.any() else None
+    out = q.new_empty(batch, queries, groups, per_group, width)  # in the order in which the next layer reads it
+    for start, stop, seen in _blocks(queries, keys, causal):
+        rows = _rows(q, start, stop) * scale
+        if rows.dtype == torch.bfloat16 and 1 < rows.shape[1] < 8:  # bfloat16 products want the few rows second
+            scores = (k[:, :seen] @ rows.mT).mT.contiguous()
+        else:
+            scores = rows @ k[:, :seen].mT
+        tile = scores.view(batch, groups, per_group, stop - start, seen)
+        if hidden is not None:
+            tile.masked_fill_(hidden[:, :, :, start:stop, :seen], -torch.inf)
+        elif causal:
+            tile[..., start - stop :] += tile.new_full((stop - start, stop - start), -torch.inf).triu_(1)
+        p = scores.softmax(-1)
+        if blind is not None:  # the softmax of nothing is 0/0
+            p.view_as(tile).masked_fill_(blind[:, :, :, start:stop], 0.0)
+        if kept is not None:
+            kept.append(p)
+        y = (p @ v[:, :seen]).view(batch, groups, per_group, stop - start, width)
+        out[:, start:stop] = y.permute(0, 3, 1, 2, 4)
+    return out.flatten(2, 3).transpose(1, 2)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
+        kept: list[Tensor] = []
+        out = _forward(q, k, v, scale, causal, hidden, kept)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.scale, ctx.causal = scale, causal
+        return out
+
+    # With P = softmax(S), O = PV:  dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P·(dP - rowsum(P·dP)),  dQ = s·dS K,  dK = s·dSᵀ Q.
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        batch, groups, per_group, queries, width = q.shape
+        grad = grad.unflatten(1, (groups, per_group))
+        wide = torch.promote_types(k.dtype, torch.float32)  # several blocks add to the same key
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k, dtype=wide), torch.zeros_like(v, dtype=wide)
+        for (start, stop, seen), p in zip(_blocks(queries, k.shape[1], ctx.causal), kept, strict=True):
+            g, rows = _rows(grad, start, stop), _rows(q, start, stop) * ctx.scale
+            dv[:, :seen] += p.mT @ g
+            dscores = torch.ops.aten._softmax_backward_data(g @ v[:, :seen].mT, p, -1, p.dtype)
+            dk[:, :seen] += dscores.mT @ rows
+            tile = (dscores @ k[:, :seen]).view(batch, groups, per_group, stop - start, width)
+            torch.mul(tile, ctx.scale, out=dq[:, :, :, start:stop])
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None

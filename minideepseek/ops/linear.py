@@ -1,0 +1,70 @@
+"""The matrix product, in the form that this machine's libraries are quickest at."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from minideepseek.ops.backend import needs_grad, on_cpu
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T``: what ``torch.nn.functional.linear`` computes, sooner on some processors.
+
+    Args:
+        x: (..., D).
+        weight: (F, D).
+
+    Returns:
+        (..., F).
+    """
+    if not on_cpu(x) or x.dtype == torch.float64:
+        return F.linear(x, weight)
+    if needs_grad(x, weight):
+        return _Linear.apply(x, weight)
+    return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, K), b (N, K) -> a @ b.T (M, N). No gradient."""
+    # PyTorch sends float32 products on x86 to Intel's MKL, which keeps its quick code for Intel's processors; oneDNN,
+    # in the same PyTorch, runs at full speed on all of them. For a handful of rows both wait for the memory.
+    if a.dtype == torch.float32 and a.shape[0] >= 8 and b.numel() > 0 and _mkl_is_slow_here():
+        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return a @ b.t()
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad (N, F), x (N, D) -> grad.T @ x (F, D). No gradient."""
+    # The same numbers either way, but libraries like the longer side second.
+    if grad.shape[1] >= x.shape[1]:
+        return product(x.t(), grad.t()).t()
+    return product(grad.t(), x.t())
+
+
+@functools.cache
+def _mkl_is_slow_here() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    amd = "AMD" in str(capabilities.get("cpu_name", ""))
+    return amd and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.reshape(-1, weight.shape[0])
+        dx = product(grad, weight.t()).view(x.shape) if ctx.needs_input_grad[0] else None
+        dweight = weight_gradient(grad, x.reshape(-1, x.shape[-1])) if ctx.needs_input_grad[1] else None
+        return dx, dweight

@@ -1,0 +1,65 @@
+"""The definition of correct: each hot operation as its formula, in plain PyTorch that autograd differentiates.
+
+Nothing here is tuned. The layers call ``minideepseek.ops``, which computes the same in fewer passes over memory or
+in a Triton kernel; the tests hold those to these lines. Sums and exponentials are taken in float32 at least.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32, or as it is where it already has that many bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """See ``ops.rms_norm``."""
+    normal = wide(x) * torch.rsqrt(wide(x).square().mean(-1, keepdim=True) + eps)
+    return (normal.to(x.dtype) * weight).to(x.dtype)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """See ``ops.add_rms_norm``."""
+    total = x + residual
+    return rms_norm(total, weight, eps), total
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half_split") -> Tensor:
+    """See ``ops.rope``."""
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)  # the same angle for every head
+    pairs = (2, -1) if layout == "half_split" else (-1, 2)
+    axis = -2 if layout == "half_split" else -1
+    a, b = wide(x).unflatten(-1, pairs).unbind(axis)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], axis).flatten(-2).to(x.dtype)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """See ``ops.swiglu``."""
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, causal: bool = False, mask: Tensor | None = None
+) -> Tensor:
+    """See ``ops.attention``."""
+    heads_per_group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(heads_per_group, 1), v.repeat_interleave(heads_per_group, 1)
+    visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+    if causal:
+        visible = visible.tril(k.shape[2] - q.shape[2])
+    if mask is not None:
+        visible = visible & mask
+    scores = wide(q @ k.transpose(-2, -1)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    probabilities = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    # The softmax of nothing is 0/0; a query that sees no key brings nothing home.
+    return probabilities.masked_fill(~visible, 0.0).to(v.dtype) @ v
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+    """See ``ops.linear_cross_entropy``."""
+    return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)
