@@ -98,15 +98,18 @@ def _deferred(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _flatten(box: str, command: str) -> str:
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╮╰╯ ") for line in box.splitlines()]
+    """tyro's box as one line: its first section, and the option it would suggest."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     sections: list[list[str]] = [[]]
-    for line in lines[1:]:
-        if set(line) <= {"─"} and line:
+    for row in (row.strip("│╭╮╰╯ ") for row in plain.splitlines()):
+        if row and set(row) <= {"─", "-"}:
             sections.append([])
-        elif line:
-            sections[-1].append(line)
+        elif row:
+            sections[-1].append(row)
+    # The title stands in the frame where the terminal can draw one, else it is a section of its own.
+    sections = [sections[0][1:], *sections[1:]] if plain.lstrip().startswith("╭") else sections[1:]
     what = " ".join(sections[0]).rstrip(".")
-    hint = next((s[1].split()[0] for s in sections[1:] if len(s) > 1 and s[0].startswith("Perhaps")), "")
+    hint = next((section[1].split()[0] for section in sections if section and section[0].startswith("Perhaps")), "")
     return f"{what}{f'; did you mean {hint}?' if hint else ''} (see: minideepseek {command} --help)"
 
 
