@@ -24,12 +24,12 @@ def embedding_parameters(cfg: ModelConfig) -> int:
 
 def block_parameters(cfg: ModelConfig) -> int:
     """Parameters of all attention and feed-forward layers, without norms."""
-    return cfg.n_layers * (cfg.attention.n_params(cfg.d_model) + cfg.ffn.n_params(cfg.d_model))
+    return sum(attention.n_params(cfg.d_model) + ffn.n_params(cfg.d_model) for attention, ffn in cfg.layers)
 
 
 def cache_elements_per_token(cfg: ModelConfig) -> int:
     """Numbers kept for each token of context, all layers together."""
-    return cfg.n_layers * cfg.attention.cache_elements()
+    return sum(attention.cache_elements() for attention, _ in cfg.layers)
 
 
 def training_flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool = False) -> float:
@@ -41,7 +41,7 @@ def training_flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool = F
     """
     multiplying = block_parameters(cfg) + embedding_parameters(cfg)  # the head counts, the lookup does not
     n_keys = seq_len / 2 if causal else seq_len
-    return 6 * multiplying + 3 * cfg.n_layers * cfg.attention.score_flops(n_keys)
+    return 6 * multiplying + 3 * sum(attention.score_flops(n_keys) for attention, _ in cfg.layers)
 
 
 def n1(d_model: int, n_layers: int) -> int:
@@ -115,6 +115,8 @@ def report(cfg: ModelConfig, seq_len: int | None = None) -> Report:
         seq_len: tokens in a training sequence; the config's own length by default.
     """
     seq_len = cfg.max_seq_len if seq_len is None else seq_len
+    if seq_len < 1:
+        raise ValueError(f"seq_len={seq_len} must be positive")
     total, embedding = parameters(cfg), embedding_parameters(cfg)
     elements = cache_elements_per_token(cfg)
     return Report(

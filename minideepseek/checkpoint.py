@@ -10,19 +10,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minideepseek.errors import UserError
 from minideepseek.files import atomic_directory, user_errors
-from minideepseek.formats import FORMATS, Entry
+from minideepseek.formats import FORMATS
+from minideepseek.formats.weights import NAMES, read_weights, write_weights
 from minideepseek.model import ModelConfig, Transformer
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG = "config.json"
 
 
 class SavesItself(Protocol):
@@ -46,7 +46,8 @@ def save(
 
     Args:
         model: of any generation; tensors keep their dtype.
-        path: made if it does not exist; files of an earlier save are replaced, others left alone.
+        path: made if it does not exist. A checkpoint that is there already is replaced in one step, and stays whole
+            until then; other files are left alone.
         tokenizer: written beside the weights, its special ids into config.json.
         max_shard_bytes: weights beyond this size are split over several files with an index.
 
@@ -54,17 +55,15 @@ def save(
         UserError: no format can express this config, or the place cannot be written.
     """
     config = write_config(model.cfg)
-    state = model.state_dict()
     config["dtype"] = str(model.embed.weight.dtype).removeprefix("torch.")
-    if tokenizer is not None:
-        config |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-    entries = FORMATS[config["model_type"]].tensors(model.cfg)
-    with atomic_directory(path) as stage:
-        _write_shards(stage, list(_export(entries, state)), max_shard_bytes)
+    # Without a tokenizer nothing is known to end a text; left out, readers would assume the ids of some other model.
+    config["bos_token_id"] = None if tokenizer is None else tokenizer.bos_id
+    config["eos_token_id"] = None if tokenizer is None else tokenizer.eos_id
+    with atomic_directory(path, replaces=[*NAMES, CONFIG]) as stage:
+        write_weights(stage, _export(model, FORMATS[config["model_type"]]), max_shard_bytes)
         if tokenizer is not None:
             tokenizer.save(stage)
-        (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    _remove_stale_shards(Path(path))
+        (stage / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Transformer:
@@ -80,26 +79,27 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
 
     Raises:
         UserError: no such directory or hub id, fields missing in config.json or contradicting each other, an
-            architecture that is not of this family, weights truncated, missing or of another shape.
+            architecture that is not of this family, weights truncated, missing, unknown or of another shape.
     """
     directory = _locate(path)
-    cfg = read_config(directory)
-    model_type = _config(directory)["model_type"]
+    config = _config(directory)
+    form = FORMATS[config["model_type"]]
+    cfg = _in(directory, form, config)
     with torch.device("meta"):
         model = Transformer(cfg)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    files = _tensor_files(directory)
-    state: dict[str, Tensor] = {}
-    for entry in FORMATS[model_type].tensors(cfg):
-        tensor = torch.cat([_read(directory, files, name) for name in entry.theirs])
-        if tensor.shape != expected[entry.ours]:
-            raise UserError(
-                f"{directory}: {', '.join(entry.theirs)} has shape {tuple(tensor.shape)}, but config.json asks for "
-                f"{tuple(expected[entry.ours])}; weights and config are of different models"
-            )
-        state[entry.ours] = tensor.to(device=device, dtype=dtype)
+    state = _import(directory, form, model, device, dtype)
+    if config.get("tie_word_embeddings"):  # one matrix is stored for both ends; ours are always two
+        for here, there in (("embed.weight", "head.weight"), ("head.weight", "embed.weight")):
+            if here not in state and there in state:
+                state[here] = state[there].clone()
+    missing = [name for entry in form.tensors(cfg) if entry.ours not in state for name in entry.theirs]
+    if missing:
+        raise UserError(
+            f"{directory} has no tensor {missing[0]}{_and_more(missing)}, which its config.json asks for; "
+            f"the checkpoint is not complete"
+        )
     model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(True)
+    return model.eval()
 
 
 def write_config(cfg: ModelConfig) -> dict[str, Any]:
@@ -108,32 +108,43 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
     Raises:
         UserError: no known format can say everything about it.
     """
-    for fmt in FORMATS.values():
-        if fmt.fits(cfg):
-            return fmt.write(cfg)
-    raise UserError(
-        f"no checkpoint format can express this model: {cfg.attention} with {cfg.ffn}; "
-        f"the formats known are {', '.join(FORMATS)}"
-    )
+    obstacles = {name: form.obstacle(cfg) for name, form in FORMATS.items()}
+    for name, obstacle in obstacles.items():
+        if obstacle is None:
+            return FORMATS[name].write(cfg)
+    reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
+    raise UserError(f"no checkpoint format can express this model ({reasons})")
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """The config of a saved model, without its weights."""
-    config = _config(Path(path))
-    return FORMATS[config["model_type"]].read(config)
+    """The config of a saved model, without its weights.
+
+    Raises:
+        UserError: as ``load``.
+    """
+    directory = _locate(path)
+    config = _config(directory)
+    return _in(directory, FORMATS[config["model_type"]], config)
+
+
+def _in(directory: Path, form: ModuleType, config: dict[str, Any]) -> ModelConfig:
+    try:
+        return form.read(config)
+    except UserError as error:
+        raise UserError(f"{directory / CONFIG}: {error}") from None
 
 
 def _config(directory: Path) -> dict[str, Any]:
-    file = directory / "config.json"
+    file = directory / CONFIG
     with user_errors("read", file):
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes()
     try:
         config = json.loads(text)
     except ValueError as error:
         raise UserError(f"{file} is not valid JSON ({error}); restore or re-download it") from None
-    if not isinstance(config, dict) or config.get("model_type") not in FORMATS:
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        raise UserError(f"{file} has model_type {kind!r}; supported are {', '.join(map(repr, FORMATS))}")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind not in FORMATS:
+        raise UserError(f"{file}: model_type is {kind!r}; supported are {', '.join(map(repr, FORMATS))}")
     return config
 
 
@@ -143,99 +154,70 @@ def _locate(path: str | Path) -> Path:
     if directory.is_dir():
         return directory
     name = str(path)
-    if directory.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if directory.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise UserError(f"no checkpoint at {path}: give a folder with config.json and *.safetensors, or a hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        from huggingface_hub import snapshot_download
+    except ImportError:
         raise UserError(
-            f"no folder {path}, and the hub could not be asked for a model of that name ({reason}); "
+            f'no folder {path}; to look for it on the hub, install: pip install "minideepseek[hub]"'
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:  # huggingface_hub's own errors are of these kinds
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"no folder {path}, and no model of that name could be had from the hub ({reason}); "
             f"check the path, or the connection"
         ) from None
 
 
-def _export(entries: list[Entry], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for entry in entries:
+def _export(model: Transformer, form: ModuleType) -> Iterator[tuple[str, Tensor]]:
+    state = model.state_dict()
+    for entry in form.tensors(model.cfg):
         tensor = state[entry.ours].detach()
         parts = tensor.split(list(entry.rows)) if entry.rows else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
             yield name, part.contiguous()
 
 
-def _write_shards(stage: Path, tensors: list[tuple[str, Tensor]], max_shard_bytes: int) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in tensors:
-        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-    try:
-        if len(shards) == 1:
-            save_file(shards[0], stage / WEIGHTS, {"format": "pt"})
-            return
-        where: dict[str, str] = {}
-        for number, shard in enumerate(shards, 1):
-            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            save_file(shard, stage / file, {"format": "pt"})
-            where |= dict.fromkeys(shard, file)
-    except SafetensorError as error:  # a full disk arrives here as text, not as an OSError
-        raise OSError(getattr(error, "errno", None) or 0, f"{error}") from error
-    total = sum(tensor.nbytes for _, tensor in tensors)
-    (stage / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
+def _import(
+    directory: Path, form: ModuleType, model: Transformer, device: str | torch.device, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Our tensors, made of those in the directory; one appears only when all its parts were there."""
+    ours = model.state_dict()
+    places: dict[str, tuple[str, int, int]] = {}  # their name -> our name, first row, one past the last
+    for entry in form.tensors(model.cfg):
+        start = 0
+        for name, rows in zip(entry.theirs, entry.rows or (len(ours[entry.ours]),), strict=True):
+            places[name] = (entry.ours, start, start + rows)
+            start += rows
+    state: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in read_weights(directory):
+        if name not in places:
+            if not name.endswith(form.IGNORED):
+                unknown.append(name)
+            continue
+        mine, start, end = places.pop(name)
+        shape = (end - start, *ours[mine].shape[1:])
+        if tensor.shape != shape or not tensor.is_floating_point():
+            raise UserError(
+                f"{directory}: tensor {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but config.json asks "
+                f"for floating-point numbers of shape {shape}; weights and config are of different models"
+            )
+        if mine not in state:
+            state[mine] = torch.empty(ours[mine].shape, dtype=dtype or tensor.dtype, device=device)
+        state[mine][start:end] = tensor
+    for mine, _, _ in places.values():
+        state.pop(mine, None)
+    if unknown:
+        raise UserError(
+            f"{directory}: tensor {unknown[0]}{_and_more(unknown)} has no place in the model that config.json "
+            f"describes; weights and config are of different models"
+        )
+    return state
 
 
-def _remove_stale_shards(directory: Path) -> None:
-    """A save over an earlier one of another size must not leave weights that a reader would prefer."""
-    index = directory / INDEX
-    single = directory / WEIGHTS
-    if index.exists() and single.exists():
-        (index if single.stat().st_mtime_ns >= index.stat().st_mtime_ns else single).unlink()
-    keep = {WEIGHTS}
-    if index.exists():
-        keep |= set(json.loads(index.read_text())["weight_map"].values())
-    for file in directory.glob("model*.safetensors"):
-        if file.name not in keep:
-            file.unlink()
-
-
-def _tensor_files(directory: Path) -> dict[str, str]:
-    """Tensor name -> the file it is in."""
-    index = directory / INDEX
-    if index.exists():
-        try:
-            return dict(json.loads(index.read_text())["weight_map"])
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{index} is not a valid index of shards; restore or re-download it") from None
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{directory} holds config.json but no *.safetensors; are the weights still downloading?")
-    names: dict[str, str] = {}
-    for file in files:
-        with _opened(file) as weights:
-            names |= dict.fromkeys(weights.keys(), file.name)
-    return names
-
-
-def _opened(file: Path) -> Any:
-    try:
-        with user_errors("read", file):
-            return safe_open(file, framework="pt")
-    except SafetensorError as error:
-        raise UserError(f"{file} is damaged or truncated ({error}); restore or re-download it") from None
-
-
-def _read(directory: Path, files: dict[str, str], name: str) -> Tensor:
-    if name not in files:
-        # Tied checkpoints store one matrix for both ends; ours are always two.
-        if name == "lm_head.weight" and _config(directory).get("tie_word_embeddings"):
-            name = "model.embed_tokens.weight"
-        if name not in files:
-            raise UserError(f"{directory}: tensor {name} is missing from the weights; the checkpoint is not complete")
-    with _opened(directory / files[name]) as weights:
-        return weights.get_tensor(name)
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -31,10 +31,17 @@ class Cache:
     """The state of a decode: one entry a layer, and how many tokens have been seen.
 
     A token's position is its column: a token written again at the same position replaces the earlier one. Rows of
-    different lengths therefore share a cache without padding tricks (see ``Context.positions``).
+    different lengths therefore share a cache without padding tricks (see ``Context.positions``), and setting
+    ``length`` back takes the last tokens back.
+
+    Attributes:
+        layers: one entry a layer.
+        batch_size: rows.
+        length: columns in use, which is where the next pass goes on unless it is given positions.
     """
 
     layers: list[LayerCache]
+    batch_size: int
     length: int = 0
 
     def columns(self, positions: Tensor) -> tuple[int, int]:
@@ -55,7 +62,7 @@ class Context:
 
     Attributes:
         positions: (T,) int64 when all rows stand at the same place, or (B, T) when each row has its own.
-        ids: (B, T) int64 token ids, where the caller has them.
+        ids: (B, T) int64 token ids.
         segments: (B, T) int64 document numbers of a packed batch; a token sees only its own document.
         cache: the decode state, or None for a pass without one.
         columns: columns of the cache in use before and after this pass.
@@ -64,7 +71,7 @@ class Context:
     """
 
     positions: Tensor
-    ids: Tensor | None = None
+    ids: Tensor
     segments: Tensor | None = None
     cache: Cache | None = None
     columns: tuple[int, int] = (0, 0)
@@ -86,8 +93,8 @@ class Context:
         """Which keys each query may see, or None where plain causal order says it all.
 
         Returns a bool mask (B, 1, T, n_keys), True = visible. Key column j holds the token at position j (with a
-        cache) or the j-th token of this pass (without one). Plain causal order means: the last query stands at the
-        last key, every row alike, one document a row.
+        cache) or the j-th token of this pass (without one, whatever positions were given). Plain causal order means:
+        the last query stands at the last key, every row alike, one document a row.
         """
         if self.segments is None and (self.cache is None or self.positions.ndim == 1):
             return None

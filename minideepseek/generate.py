@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -41,7 +42,9 @@ def sample(
     """Draw one token for each row: logits (B, V) -> (B,) int64. Temperature 0 takes the likeliest."""
     if temperature == 0.0:
         return logits.argmax(-1)
-    probability = filter_logits(logits / temperature, top_k=top_k, top_p=top_p).softmax(-1)
+    # The likeliest token at zero: however small the temperature, nothing overflows.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
+    probability = filter_logits(scaled, top_k=top_k, top_p=top_p).softmax(-1)
     return torch.multinomial(probability, 1, generator=generator)[:, 0]
 
 
@@ -53,11 +56,15 @@ def _batch(model: Transformer, ids: Prompts) -> tuple[Tensor, Tensor]:
             raise UserError(
                 f"prompt ids must be whole numbers of shape (B, T), not {ids.dtype} of shape {tuple(ids.shape)}"
             )
-        rows = ids.to(device)
+        rows = ids.to(device, torch.int64)
         lengths = torch.full((ids.shape[0],), ids.shape[1], device=device)
     else:
-        if not ids or isinstance(ids[0], int):
-            raise UserError("prompts must be a tensor (B, T) or a list of lists of token ids, one list for each prompt")
+        if not ids or not all(
+            isinstance(row, Sequence) and all(isinstance(token, int) for token in row) for row in ids
+        ):
+            raise UserError(
+                "prompts must be a tensor (B, T) or a list of lists of token ids; a tokenizer makes them of text"
+            )
         lengths = torch.tensor([len(row) for row in ids], device=device)
         width = int(lengths.max())
         rows = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], dtype=torch.int64, device=device)
@@ -87,9 +94,10 @@ def stream(
     Arguments are those of ``generate``. A row that has ended keeps yielding ``eos_id``; the stream stops when all
     rows have ended.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1) or max_new_tokens < 0:
+    fine = 0 <= temperature < math.inf and 0 < top_p <= 1 and (top_k is None or top_k >= 1) and max_new_tokens >= 0
+    if not fine:
         raise UserError(
-            f"sampling needs temperature >= 0, 0 < top_p <= 1, top_k >= 1 and max_new_tokens >= 0, not "
+            f"sampling needs 0 <= temperature, 0 < top_p <= 1, top_k >= 1 and max_new_tokens >= 0, not "
             f"{temperature=}, {top_p=}, {top_k=}, {max_new_tokens=}"
         )
     rows, lengths = _batch(model, ids)

@@ -42,8 +42,8 @@ class ModelConfig:
     Attributes:
         d_model: width of the residual stream, D.
         n_layers: number of blocks, L.
-        attention: how tokens read from each other.
-        ffn: what happens to a token by itself.
+        attention: how tokens read from each other: one config for all layers, or a tuple with one for each.
+        ffn: what happens to a token by itself: one config for all layers, or a tuple with one for each.
         vocab_size: rows of the embedding and of the head, V; a tokenizer may use fewer.
         max_seq_len: tokens the model is trained for. Not a limit of the code.
         norm_eps: epsilon of every RMSNorm.
@@ -53,8 +53,8 @@ class ModelConfig:
 
     d_model: int
     n_layers: int
-    attention: AttentionSpec
-    ffn: FeedForwardSpec
+    attention: AttentionSpec | tuple[AttentionSpec, ...]
+    ffn: FeedForwardSpec | tuple[FeedForwardSpec, ...]
     vocab_size: int = 102_400
     max_seq_len: int = 4096
     norm_eps: float = 1e-6
@@ -66,17 +66,32 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         if self.norm_eps < 0 or (self.init_std is not None and self.init_std <= 0):
             raise ValueError(f"norm_eps={self.norm_eps} and init_std={self.init_std} must be positive")
+        for name in ("attention", "ffn"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.n_layers:
+                raise ValueError(f"{name} is given for {len(value)} layers, but n_layers={self.n_layers}")
+
+    @property
+    def layers(self) -> tuple[tuple[AttentionSpec, FeedForwardSpec], ...]:
+        """Attention and feed-forward of every block, first to last."""
+        attention = self.attention if isinstance(self.attention, tuple) else (self.attention,) * self.n_layers
+        ffn = self.ffn if isinstance(self.ffn, tuple) else (self.ffn,) * self.n_layers
+        return tuple(zip(attention, ffn, strict=True))
 
 
 class Losses:
     """The objective of one batch and its parts: ``losses.total``, ``losses.lm``, ``losses.<what a layer added>``.
 
-    Every part is a scalar tensor, already weighted; ``total`` is their sum.
+    Attributes:
+        parts: name -> scalar tensor, already weighted.
+        total: their sum, which is what to minimise.
+        metrics: what layers report without training on it.
     """
 
-    def __init__(self, parts: dict[str, Tensor]) -> None:
+    def __init__(self, parts: dict[str, Tensor], metrics: dict[str, Tensor] | None = None) -> None:
         self.parts = parts
         self.total = torch.stack(list(parts.values())).sum() if len(parts) > 1 else next(iter(parts.values()))
+        self.metrics = {} if metrics is None else metrics
 
     def __getattr__(self, name: str) -> Tensor:
         parts = self.__dict__.get("parts", {})
@@ -87,16 +102,21 @@ class Losses:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return iter(self.parts.items())
 
+    def __repr__(self) -> str:
+        values = {"total": self.total, **self.parts}
+        return f"Losses({', '.join(f'{name}={value.item():.4f}' for name, value in values.items())})"
+
 
 class Block(nn.Module):
     """One layer: attention and feed-forward, each on a normed copy of the stream, each added to it (pre-norm)."""
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
+        attention, ffn = cfg.layers[layer]
         self.attention_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.attention = cfg.attention.build(cfg.d_model, layer)
+        self.attention = attention.build(cfg.d_model, layer)
         self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.ffn = cfg.ffn.build(cfg.d_model, layer)
+        self.ffn = ffn.build(cfg.d_model, layer)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D)."""
@@ -157,11 +177,20 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
     ) -> Context:
-        """The context of a pass over ``ids`` (B, T): positions go on from the cache unless they are given."""
+        """The context of a pass over ``ids`` (B, T): positions go on from the cache unless they are given.
+
+        Raises:
+            ValueError: what is given does not fit together.
+        """
         if ids.ndim != 2 or ids.is_floating_point():
             raise ValueError(f"ids must be whole numbers of shape (B, T), not {ids.dtype} of shape {tuple(ids.shape)}")
+        for name, given in (("positions", positions), ("segments", segments)):
+            if given is not None and given.shape != ids.shape:
+                raise ValueError(f"{name} have shape {tuple(given.shape)}, but ids have {tuple(ids.shape)}")
         if segments is not None and cache is not None:
             raise ValueError("packed segments are for training: a cache holds one document a row")
+        if cache is not None and cache.batch_size != ids.shape[0]:
+            raise ValueError(f"the cache was made for {cache.batch_size} rows, but ids have {ids.shape[0]}")
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + ids.shape[1], device=ids.device)
@@ -188,7 +217,8 @@ class Transformer(nn.Module):
             (B, T, V) float32 (float64 for a float64 model).
 
         Raises:
-            ValueError: ``ids`` of another type or shape; segments together with a cache.
+            ValueError: ``ids`` of another type or shape, positions or segments of another shape than ``ids``, a cache
+                for another number of rows, or segments together with a cache.
         """
         x = self.hidden(ids, self.context(ids, cache=cache, positions=positions, segments=segments))
         return self.logits(x)
@@ -202,21 +232,32 @@ class Transformer(nn.Module):
         """Mean cross-entropy of each token given those before it, in nats, and what layers add.
 
         Args:
-            ids: (B, T) int64; shifted here: token t + 1 is predicted from tokens 0..t.
-            segments: (B, T) document numbers of a packed batch, or None.
+            ids: (B, T) int64, T > 1; shifted here: token t + 1 is predicted from tokens 0..t.
+            segments: (B, T) document numbers of a packed batch, or None. The first token of a document is not
+                predicted: nothing before it is visible that could tell.
+
+        Raises:
+            ValueError: as in ``forward``, or there is nothing to predict.
         """
+        if ids.ndim == 2 and ids.shape[1] < 2:
+            raise ValueError(f"ids of shape {tuple(ids.shape)} leave nothing to predict: a row needs two tokens")
         inputs, targets = ids[:, :-1], ids[:, 1:]
         ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
+        if segments is not None:
+            targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
         x = self.norm(self.hidden(inputs, ctx))
         lm = ops.linear_cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten())
-        return Losses({"lm": lm, **ctx.losses})
+        return Losses({"lm": lm, **ctx.losses}, ctx.metrics)
 
     def new_cache(self, batch_size: int, max_len: int) -> Cache:
-        """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling."""
+        """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling.
+
+        Decode under ``torch.inference_mode()``: without it autograd remembers every step that went into the cache.
+        """
         if batch_size < 1 or max_len < 1:
             raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be positive")
         blocks: Any = self.blocks  # nn.Module's attributes are typed as Tensor | Module
-        return Cache([block.attention.new_cache(batch_size, max_len) for block in blocks])
+        return Cache([block.attention.new_cache(batch_size, max_len) for block in blocks], batch_size)
 
     def save(self, path: str) -> None:
         """Write config.json and safetensors (see ``minideepseek.checkpoint.save``)."""

@@ -25,23 +25,28 @@ class Entry:
 
 
 def require(config: Mapping[str, Any], key: str, kind: type = int) -> Any:
-    """``config[key]``, which must be there and of the kind expected.
+    """``config[key]``, which must be there and of the kind expected; a whole number will do for a float.
 
     Raises:
         UserError: the field is missing or is something else.
     """
-    if config.get(key) is None:
-        raise UserError(f"config.json has no field {key!r}, which model_type {config.get('model_type')!r} needs")
-    value = config[key]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    value = config.get(key)
+    if value is None:
+        raise UserError(f"the field {key!r} is missing; restore or re-download the file")
+    if kind is float and type(value) is int:
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
-        raise UserError(f"config.json has {key}={value!r}, where {kind.__name__} is expected")
+    if type(value) is not kind:
+        raise UserError(f"{key} is {value!r}, where {kind.__name__} is expected")
     return value
 
 
-def refuse_unless(config: Mapping[str, Any], key: str, allowed: Any, default: Any) -> None:
-    """Refuse a checkpoint that asks for something this architecture of ours does not do."""
-    value = config.get(key, default)
-    if value != allowed:
-        raise UserError(f"config.json has {key}={value!r}; only {allowed!r} is supported, the logits would be wrong")
+def refuse_unless(config: Mapping[str, Any], key: str, allowed: Any) -> None:
+    """Refuse a checkpoint that asks for something this architecture of ours does not do.
+
+    Raises:
+        UserError: the field is there and is not ``allowed``.
+    """
+    value = config.get(key)
+    if value is not None and value != allowed:
+        only = "models without it are" if allowed is None else f"only {allowed!r} is"
+        raise UserError(f"{key} is {value!r}, but {only} supported: the logits would be wrong")

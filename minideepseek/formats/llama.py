@@ -13,65 +13,78 @@ from minideepseek.layers.swiglu import SwiGLU
 from minideepseek.model import ModelConfig
 
 MODEL_TYPE = "llama"
+IGNORED = ("rotary_emb.inv_freq",)  # a table that old versions of transformers stored
 
 
-def fits(cfg: ModelConfig) -> bool:
-    """Whether the format can say everything about this config."""
+def obstacle(cfg: ModelConfig) -> str | None:
+    """Why the format cannot say everything about this config, or None."""
     attention = cfg.attention
-    return (
-        isinstance(attention, GQA)
-        and isinstance(cfg.ffn, SwiGLU)
-        and attention.rope.layout == "half_split"
-        and attention.rope.rotated(attention.head_dim) == attention.head_dim
-    )
+    if not isinstance(attention, GQA) or not isinstance(cfg.ffn, SwiGLU):
+        return "its layers are all GQA with SwiGLU"
+    if attention.rope.layout != "half_split" or attention.rope.rotated(attention.head_dim) != attention.head_dim:
+        return "its RoPE turns all channels, in half_split layout"
+    if cfg.d_model % attention.n_heads:  # even where head_dim is given, transformers asks for this
+        return f"its d_model is a multiple of n_heads, and {cfg.d_model} is not one of {attention.n_heads}"
+    return None
 
 
 def read(config: Mapping[str, Any]) -> ModelConfig:
     """Fields of config.json -> ModelConfig.
 
     Raises:
-        UserError: a field is missing or contradicts another, or asks for what V1 does not have (biases, scaled
-            rotary embeddings, another activation).
+        UserError: a field is missing, of another type or contradicts another, or asks for what V1 does not have
+            (biases, scaled rotary embeddings, another activation, quantised weights).
     """
-    refuse_unless(config, "hidden_act", "silu", "silu")
-    refuse_unless(config, "attention_bias", False, False)
-    refuse_unless(config, "mlp_bias", False, False)
-    # transformers 5 gathers everything rotary in `rope_parameters`; 4 had `rope_theta` and `rope_scaling`.
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"config.json asks for rotary embeddings of type {kind!r}; only 'default' is supported")
-    refuse_unless(rope, "partial_rotary_factor", 1.0, 1.0)
-    theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+    for key, allowed in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        refuse_unless(config, key, allowed)
+    refuse_unless(config, "quantization_config", None)
     d_model, n_heads = require(config, "hidden_size"), require(config, "num_attention_heads")
     n_kv_heads = n_heads if config.get("num_key_value_heads") is None else require(config, "num_key_value_heads")
     if config.get("head_dim") is not None:
         head_dim = require(config, "head_dim")
     elif n_heads < 1 or d_model % n_heads:
         raise UserError(
-            f"config.json has hidden_size={d_model} and num_attention_heads={n_heads}: not divisible, and no head_dim"
+            f"hidden_size={d_model} is not divisible by num_attention_heads={n_heads}, and there is no head_dim"
         )
     else:
         head_dim = d_model // n_heads
+    fields = {
+        "d_model": d_model,
+        "n_layers": require(config, "num_hidden_layers"),
+        "vocab_size": require(config, "vocab_size"),
+        "max_seq_len": require(config, "max_position_embeddings"),
+        "norm_eps": require(config, "rms_norm_eps", float),
+        "init_std": require(config, "initializer_range", float) if "initializer_range" in config else None,
+    }
+    hidden = require(config, "intermediate_size")
+    theta = _theta(config)
     try:
-        return ModelConfig(
-            d_model=d_model,
-            n_layers=require(config, "num_hidden_layers"),
-            attention=GQA(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=RoPE(theta=float(theta))),
-            ffn=SwiGLU(hidden=require(config, "intermediate_size")),
-            vocab_size=require(config, "vocab_size"),
-            max_seq_len=require(config, "max_position_embeddings"),
-            norm_eps=require(config, "rms_norm_eps", float),
-            init_std=require(config, "initializer_range", float) if "initializer_range" in config else None,
-        )
-    except UserError:
-        raise
+        attention = GQA(n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=RoPE(theta=theta))
+        return ModelConfig(**fields, attention=attention, ffn=SwiGLU(hidden=hidden))
     except ValueError as error:
-        raise UserError(f"config.json contradicts itself: {error}") from None
+        raise UserError(f"the fields do not make a model: {error}") from None
+
+
+def _theta(config: Mapping[str, Any]) -> float:
+    """The base of plain RoPE. transformers 5 gathers everything rotary; 4 had ``rope_theta`` and ``rope_scaling``."""
+    found = {"rope_theta": require(config, "rope_theta", float)} if config.get("rope_theta") is not None else {}
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = config.get(key) or {}
+        if not isinstance(rope, Mapping):
+            raise UserError(f"{key} is {rope!r}, where an object is expected")
+        for name in ("rope_type", "type"):
+            refuse_unless(rope, name, "default")
+        refuse_unless(rope, "partial_rotary_factor", 1.0)
+        if rope.get("rope_theta") is not None:
+            found[f"{key}.rope_theta"] = require(rope, "rope_theta", float)
+    refuse_unless(config, "partial_rotary_factor", 1.0)
+    if len(set(found.values())) > 1:
+        raise UserError(f"{' and '.join(f'{key}={value:g}' for key, value in found.items())} contradict each other")
+    return next(iter(found.values()), 10_000.0)
 
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
-    """ModelConfig -> fields of config.json. ``fits(cfg)`` must hold."""
+    """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
     attention, ffn = cfg.attention, cfg.ffn
     assert isinstance(attention, GQA)
     assert isinstance(ffn, SwiGLU)

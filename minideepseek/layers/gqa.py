@@ -88,11 +88,15 @@ class Attention(nn.Module):
         """An empty cache for ``max_len`` tokens a row; it grows beyond by doubling."""
         weight = self.qkv.weight
         shape = (batch_size, self.cfg.n_kv_heads, max_len, self.cfg.head_dim)
-        return KVCache(weight.new_empty(shape), weight.new_empty(shape))
+        return KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
 
 
 class KVCache:
-    """Keys (already rotated) and values of the tokens seen: two tensors (B, G, capacity, Dh)."""
+    """Keys (already rotated) and values of the tokens seen: two tensors (B, G, capacity, Dh).
+
+    Columns that were never written hold zeros, not whatever memory held: a short row's attention gives them weight
+    zero, and zero times NaN is NaN.
+    """
 
     def __init__(self, k: Tensor, v: Tensor) -> None:
         self.k, self.v = k, v
@@ -129,6 +133,6 @@ class KVCache:
         batch, heads, _, dim = self.k.shape
         for name in ("k", "v"):
             old = getattr(self, name)
-            new = old.new_empty(batch, heads, max(length, 2 * capacity), dim)
+            new = old.new_zeros(batch, heads, max(length, 2 * capacity), dim)
             new[:, :, :capacity] = old
             setattr(self, name, new)
