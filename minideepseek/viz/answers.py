@@ -10,21 +10,22 @@ from html import escape
 class Answer:
     """A notebook shows a line to click on, ``print`` the text."""
 
+    name: str
     text: str
 
     def __str__(self) -> str:
-        return self.text
+        return f"Answer {self.name}: {self.text}"
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         paragraphs = "".join(f"<p>{escape(part)}</p>" for part in self.text.split("\n\n"))
-        return f"<details><summary><b>Answer</b></summary>{paragraphs}</details>"
+        return f"<details><summary><b>Answer {escape(self.name)}</b></summary>{paragraphs}</details>"
 
 
-def answer(*paragraphs: str) -> Answer:
-    """Fold ``paragraphs`` away under "Answer". Numbers in them come from the cell: f-strings, not claims.
+def answer(name: str, *paragraphs: str) -> Answer:
+    """Fold ``paragraphs`` away under "Answer ``name``". Numbers in them come from the cell: f-strings, not claims.
 
     A cell that only answers also hides its code: ``# %% jupyter={"source_hidden": true}``.
     """
-    return Answer("\n\n".join(paragraphs))
+    return Answer(name, "\n\n".join(paragraphs))

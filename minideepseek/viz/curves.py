@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,11 @@ def curves(
     ylabel: str,
     log: str = "",
     marks: Mapping[str, float] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> Picture:
     """One line for each series. Several seeds become their mean in a band of two standard deviations.
+
+    On a logarithmic vertical axis mean and band are those of the logarithm.
 
     Args:
         series: label -> (points,) or (seeds, points). A label that starts with "theory" is drawn thin and grey: what
@@ -34,40 +38,50 @@ def curves(
         ylabel: with its unit.
         log: axes to make logarithmic: "x", "y" or "xy".
         marks: label -> place on the horizontal axis of a thin vertical line.
+        levels: label -> height of a thin horizontal line.
 
     Raises:
-        ValueError: a series whose length is not that of ``x``.
+        ValueError: a series whose length is not that of ``x``, or not above zero on a logarithmic axis.
     """
     figure, (axes,) = canvas(title)
-    measured = 0
-    for label, values in series.items():
-        runs = np.atleast_2d(np.asarray(values, dtype=float))
+    lines = {label: np.atleast_2d(np.asarray(values, dtype=float)) for label, values in series.items()}
+    styles = cycle(zip(COLOURS, DASHES, strict=True))
+    for label, runs in lines.items():
         places = np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x, dtype=float)
         if places.shape != runs.shape[1:]:
             raise ValueError(f"{label}: {runs.shape[1]} points for {len(places)} places on the horizontal axis")
+        if "y" in log and not (runs > 0).all():
+            raise ValueError(f"{label}: a logarithmic axis has no place for values that are not above zero")
+        low, middle, high = np.exp(_band(np.log(runs))) if "y" in log else _band(runs)
         if label.startswith("theory"):
-            axes.plot(places, runs.mean(0), color=MUTED, linestyle="-", linewidth=1.2, label=label, zorder=3)
+            axes.plot(places, middle, color=MUTED, linestyle="-", linewidth=1.2, label=label, zorder=3)
             continue
-        style: dict[str, Any] = {"color": COLOURS[measured % 6], "linestyle": DASHES[measured % 6]}
-        axes.plot(places, runs.mean(0), label=label, **style)
+        colour, dash = next(styles)
+        axes.plot(places, middle, color=colour, linestyle=dash, label=label)
         if len(runs) > 1:
-            spread = 2 * runs.std(0, ddof=1)
-            low, high = runs.mean(0) - spread, runs.mean(0) + spread
-            axes.fill_between(places, low, high, color=style["color"], alpha=0.18, linewidth=0)
-        measured += 1
-    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if "x" in log else "linear")
+            axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_xscale("log" if "x" in log else "linear")
     axes.set_yscale("log" if "y" in log else "linear")
+    thin: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": ":"}
     for label, place in (marks or {}).items():
-        axes.axvline(place, color=INK, linewidth=1, linestyle=":")
-        axes.annotate(label, (place, 1), (4, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
-                      va="top", fontsize=10, color=INK)  # fmt: skip
-    if len(series) > 1:
+        axes.axvline(place, **thin)
+        axes.text(place, 0.99, f" {label}", transform=axes.get_xaxis_transform(), va="top", fontsize=10)
+    for label, height in (levels or {}).items():
+        axes.axhline(height, **thin)
+        axes.text(0.99, height, label, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=10)
+    if len(lines) > 1:
+        # In the order of the lines at their right end: the eye goes straight across.
         handles, labels = axes.get_legend_handles_labels()
-        # The order of the lines at their right end: the eye goes straight across.
-        ends = [np.atleast_2d(np.asarray(series[label], dtype=float))[:, -1].mean() for label in labels]
-        order = np.argsort(ends)[::-1]
+        order = sorted(range(len(labels)), key=lambda i: -lines[labels[i]][:, -1].mean())
         axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper left", bbox_to_anchor=(1, 1.03))
     return figure
+
+
+def _band(runs: np.ndarray) -> np.ndarray:
+    """(seeds, points) -> mean minus two standard deviations, mean, mean plus two: (3, points)."""
+    spread = 2 * runs.std(0, ddof=1) if len(runs) > 1 else np.zeros(runs.shape[1])
+    return runs.mean(0) + np.array([[-1], [0], [1]]) * spread
 
 
 def bars(

@@ -14,6 +14,7 @@ VERDICTS = {
     "not at this size": "·",  # the effect needs a larger model or more data
     "not tested": "–",
 }
+_COLUMNS = ("claim", "source", "here", "verdict")
 _COLOURS = {"exact": "#0f6f66", "shown": "#0f6f66", "contradicted": "#a3300c"}
 
 
@@ -21,38 +22,44 @@ _COLOURS = {"exact": "#0f6f66", "shown": "#0f6f66", "contradicted": "#a3300c"}
 class Ledger:
     """Rows of (claim, source, measured here, verdict). A notebook shows a table, ``print`` plain lines."""
 
-    rows: tuple[tuple[str, str, str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{VERDICTS[verdict]} {verdict}: {claim} ({source}) -> {measured}"
-            for claim, source, measured, verdict in self.rows
+            f"{VERDICTS[verdict]} {verdict}: {claim} ({source}) -> {here}" for claim, source, here, verdict in self.rows
         )
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("claim", "source", "here", "verdict"))
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in _COLUMNS)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, self.rows))}</tbody></table>"
 
 
-def ledger(*rows: tuple[str, str, str, str]) -> Ledger:
+def ledger(table: str) -> Ledger:
     """The closing table of a lesson.
 
+    >>> ledger(f'''
+    ... RoPE scores depend on the distance alone | RoFormer, eq. 16 | error {error:.0e} | exact
+    ... ''')
+
     Args:
-        rows: each the claim, its source (paper and section), what a cell above measured, and the verdict: one of
-            ``VERDICTS``.
+        table: a line for each claim, its columns divided by ``|``: the claim, its source (paper and section), what a
+            cell above measured (from its variable: an f-string), and the verdict, one of ``VERDICTS``.
 
     Raises:
-        ValueError: a verdict that is not in ``VERDICTS``.
+        ValueError: a line without four columns, or a verdict that is not in ``VERDICTS``.
     """
-    for claim, _, _, verdict in rows:
-        if verdict not in VERDICTS:
-            raise ValueError(f"{claim!r}: the verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
+    rows = tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
+    for row in rows:
+        if len(row) != len(_COLUMNS):
+            raise ValueError(f"{row[0]!r}: {len(row)} columns; a line is {' | '.join(_COLUMNS)}")
+        if row[-1] not in VERDICTS:
+            raise ValueError(f"{row[0]!r}: the verdict is one of {', '.join(VERDICTS)}, not {row[-1]!r}")
     return Ledger(rows)
 
 
-def _row(row: tuple[str, str, str, str]) -> str:
+def _row(row: tuple[str, ...]) -> str:
     *texts, verdict = row
     cells = "".join(f"<td style='text-align:left;vertical-align:top'>{escape(text)}</td>" for text in texts)
     style = "text-align:left;vertical-align:top;white-space:nowrap;font-weight:600"

@@ -20,6 +20,14 @@ def test_seeds_become_their_mean_in_a_band_of_two_standard_deviations():
         assert np.allclose([heights.min(), heights.max()], expected)
 
 
+def test_on_a_logarithmic_axis_the_band_is_that_of_the_logarithm():
+    runs = np.exp(np.random.default_rng(0).normal(size=(5, 7)))
+    axes = curves({"a": runs}, log="y", **WORDS).axes[0]
+    assert np.allclose(axes.lines[0].get_ydata(), np.exp(np.log(runs).mean(0)))
+    with pytest.raises(ValueError, match="not above zero"):
+        curves({"a": [1.0, 0.0]}, log="y", **WORDS)
+
+
 def test_one_run_has_no_band():
     assert not curves({"a": [1.0, 2.0]}, **WORDS).axes[0].collections
 

@@ -46,11 +46,19 @@ def test_the_dot_on_the_score_is_the_score_of_turned_vectors():
     assert dot.get_xdata()[0] == 7
 
 
-def test_a_ledger_refuses_a_verdict_it_does_not_know():
-    with pytest.raises(ValueError, match="not 'proved'"):
-        ledger(("claim", "paper", "0.1", "proved"))
+def test_a_ledger_is_read_line_by_line():
+    assert ledger("\na | b | c | tie\nd | e | f | exact\n").rows == (("a", "b", "c", "tie"), ("d", "e", "f", "exact"))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [("claim | paper | 0.1 | proved", "not 'proved'"), ("claim | 0.1 | tie", "3 columns")],
+)
+def test_a_ledger_refuses_what_it_cannot_read(line, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        ledger(line)
 
 
 def test_ledger_and_answer_escape_what_they_show():
-    assert "a &lt; b" in ledger(("a < b", "paper", "yes", "shown"))._repr_html_()
-    assert "a &lt; b" in answer("a < b")._repr_html_()
+    assert "a &lt; b" in ledger("a < b | paper | yes | shown")._repr_html_()
+    assert "a &lt; b" in answer("A", "a < b")._repr_html_()
