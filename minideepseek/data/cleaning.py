@@ -5,10 +5,10 @@ DeepSeek LLM (arXiv 2401.02954), section 2.1: deduplicate -> filter -> remix; th
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from minideepseek.data.dedup import drop_exact_duplicates, drop_near_duplicates
-from minideepseek.data.document import Document
+from minideepseek.data.document import Corpus, Document, fingerprint
 from minideepseek.data.quality import drop_low_quality
 
 
@@ -43,3 +43,13 @@ def clean(documents: Iterable[Document], cleaning: Cleaning, removed: Counter[st
     if cleaning.quality:
         kept = drop_low_quality(kept, removed)
     return kept
+
+
+def cleaned(corpus: Corpus, cleaning: Cleaning) -> Corpus:
+    """The corpus without what the cleaning drops, cleaned anew in each pass; the form that `remix` takes."""
+    return replace(
+        corpus,
+        name=f"cleaned {corpus.name}",
+        fingerprint=fingerprint("cleaned", corpus.fingerprint, sorted(asdict(cleaning).items())),
+        read=lambda: clean(corpus, cleaning),
+    )

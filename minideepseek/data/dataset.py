@@ -84,7 +84,7 @@ def prepare(
     valid_fraction: share of the documents held out, chosen by their text: no document is in both parts.
     fim_rate:       share of the training documents in fill-in-the-middle order (DeepSeek-V3: 0.1).
     seed:           of generated corpora and of the fill-in-the-middle cuts.
-    cleaning:       `Cleaning()`, which drops exact copies, unless told otherwise.
+    cleaning:       `Cleaning()`, which drops exact copies, unless told otherwise; a remix keeps what it repeats.
     cache_dir:      instead of MINIDEEPSEEK_CACHE or the user's cache folder.
 
     Raises UserError for a corpus that cannot be read or is too small, and where the cache cannot be written.
@@ -105,7 +105,7 @@ def prepare(
         valid_fraction=valid_fraction,
         fim_rate=fim_rate,
         seed=seed,
-        cleaning=cleaning or Cleaning(),
+        cleaning=cleaning or Cleaning(exact=not corpus.repeats),
     )
     given = tokenizer.fingerprint if tokenizer else "learnt"
     key = fingerprint(FORMAT, corpus.fingerprint, given, sorted(asdict(recipe).items()))

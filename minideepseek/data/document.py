@@ -27,6 +27,7 @@ class Corpus:
                  by one, so a corpus may be larger than memory.
     endless:     reading to the end is not an option (generated, or streamed from far away): set a budget.
     size_hint:   about how many bytes a full pass yields, where that is known.
+    repeats:     documents come more than once on purpose: do not deduplicate.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Corpus:
     read: Callable[[], Iterator[Document]]
     endless: bool = False
     size_hint: int | None = None
+    repeats: bool = False
 
     def __iter__(self) -> Iterator[Document]:
         return self.read()
