@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minideepseek import UserError, ops
 from minideepseek.ops import attend, loss, reference
-from minideepseek.ops.linear import product
+from minideepseek.ops.matmul import product
 
 LAYOUTS = ["half_split", "adjacent"]
 

@@ -7,8 +7,8 @@ the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when).
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
 from minideepseek.ops.gate import swiglu
-from minideepseek.ops.linear import linear
 from minideepseek.ops.loss import linear_cross_entropy
+from minideepseek.ops.matmul import linear
 from minideepseek.ops.norm import add_rms_norm, rms_norm
 from minideepseek.ops.rotary import rope
 

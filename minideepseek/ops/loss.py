@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from minideepseek.ops import reference
 from minideepseek.ops.backend import needs_grad, on_cpu
-from minideepseek.ops.linear import product, weight_gradient
+from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
 
 
