@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from minideepseek.errors import UserError
-from minideepseek.files import user_errors
+from minideepseek.files import atomic_file, user_errors
 
 Record = dict[str, Any]
 
@@ -41,14 +41,9 @@ class MetricsLog:
         self._file = None
         if path is None:
             return
+        with atomic_file(path) as stage:  # a kill while the file is being shortened must not cost what is kept
+            stage.write_bytes(b"".join(_line(record) for record in earlier))
         with user_errors("write", path):
-            # Beside and renamed: a kill while the file is being shortened must not cost what is kept.
-            stage = path.with_name(f".{path.name}.part")
-            with stage.open("wb") as file:
-                file.writelines(_line(record) for record in earlier)
-                file.flush()
-                os.fsync(file.fileno())
-            stage.replace(path)
             self._file = path.open("ab", buffering=0)
 
     def write(self, record: Record) -> None:
