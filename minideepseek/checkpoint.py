@@ -87,12 +87,12 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     cfg = _in(directory, form, config)
     with torch.device("meta"):
         model = Transformer(cfg)
-    state = _import(directory, form, model, device, dtype)
+    state, absent = _import(directory, form, model, device, dtype)
     if config.get("tie_word_embeddings"):  # one matrix is stored for both ends; ours are always two
         for here, there in (("embed.weight", "head.weight"), ("head.weight", "embed.weight")):
             if here not in state and there in state:
                 state[here] = state[there].clone()
-    missing = [name for entry in form.tensors(cfg) if entry.ours not in state for name in entry.theirs]
+    missing = [name for name, mine in absent.items() if mine not in state]
     if missing:
         raise UserError(
             f"{directory} has no tensor {missing[0]}{_and_more(missing)}, which its config.json asks for; "
@@ -150,11 +150,12 @@ def _config(directory: Path) -> dict[str, Any]:
 
 def _locate(path: str | Path) -> Path:
     """The directory itself, or a downloaded copy of a hub repository."""
-    directory = Path(path)
-    if directory.is_dir():
-        return directory
-    name = str(path)
-    if directory.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+    directory, name = Path(path), str(path)
+    with user_errors("read", path):
+        if directory.is_dir():
+            return directory
+        there = directory.exists()
+    if there or name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
         raise UserError(f"no checkpoint at {path}: give a folder with config.json and *.safetensors, or a hub id")
     try:
         from huggingface_hub import snapshot_download
@@ -174,8 +175,12 @@ def _locate(path: str | Path) -> Path:
 
 def _export(model: Transformer, form: ModuleType) -> Iterator[tuple[str, Tensor]]:
     state = model.state_dict()
+    seen: set[int] = set()
     for entry in form.tensors(model.cfg):
         tensor = state[entry.ours].detach()
+        if tensor.data_ptr() in seen:  # tied by the user; safetensors wants each to have memory of its own
+            tensor = tensor.clone()
+        seen.add(tensor.data_ptr())
         parts = tensor.split(list(entry.rows)) if entry.rows else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
             yield name, part.contiguous()
@@ -183,8 +188,11 @@ def _export(model: Transformer, form: ModuleType) -> Iterator[tuple[str, Tensor]
 
 def _import(
     directory: Path, form: ModuleType, model: Transformer, device: str | torch.device, dtype: torch.dtype | None
-) -> dict[str, Tensor]:
-    """Our tensors, made of those in the directory; one appears only when all its parts were there."""
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Our tensors, made of those in the directory; and what is absent there: their name -> our name.
+
+    A tensor of ours is returned only when all its parts were there.
+    """
     ours = model.state_dict()
     places: dict[str, tuple[str, int, int]] = {}  # their name -> our name, first row, one past the last
     for entry in form.tensors(model.cfg):
@@ -216,7 +224,7 @@ def _import(
             f"{directory}: tensor {unknown[0]}{_and_more(unknown)} has no place in the model that config.json "
             f"describes; weights and config are of different models"
         )
-    return state
+    return state, {name: mine for name, (mine, _, _) in places.items()}
 
 
 def _and_more(names: list[str]) -> str:

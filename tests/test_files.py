@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -186,14 +188,19 @@ def test_file_in_the_way_is_named(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out": "a file"}
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="check the permissions or choose another place") as caught:  # noqa: SIM117
-        with atomic_directory(tmp_path / "out"):
-            pass
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A folder in which nothing may be made."""
+    (tmp_path / "closed").mkdir(mode=0o500)
+    return tmp_path / "closed"
+
+
+@pytest.mark.usefixtures("closed", "unprivileged")
+@pytest.mark.parametrize("write_to", [atomic_directory, atomic_file])
+def test_no_permission_is_one_line(tmp_path: Path, write_to: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*; check the permissions or choose another place") as caught:
+        write_to(tmp_path / "closed" / "out").__enter__()
     assert "\n" not in str(caught.value)
-    tmp_path.chmod(0o700)
 
 
 @pytest.mark.parametrize(("code", "advice"), [(28, "free some space"), (13, "check the permissions"), (27, "limit")])
