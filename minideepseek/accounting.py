@@ -91,7 +91,7 @@ class Report:
             ("cache, bytes/token (bf16)", f"{self.cache_bytes_per_token:,}"),
             ("cache for 128K tokens (bf16)", f"{gib:,.2f} GiB"),
             *(
-                (f"training FLOPs/token at {self.seq_len}, {name}", f"{value:.4g}")
+                (f"training FLOPs/token at {self.seq_len}, {name}", f"{value:.3e}")
                 for name, value in self.flops_per_token.items()
             ),
         ]

@@ -1,0 +1,44 @@
+"""The family: what the papers say of each member."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import minideepseek as mds
+from minideepseek.layers import GQA, RoPE, SwiGLU
+
+
+# DeepSeek LLM, arXiv 2401.02954, table 2 and section 2.
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads", "kv_heads", "hidden"),
+    [("v1-7b", 30, 4096, 32, 32, 11_008), ("v1-67b", 95, 8192, 64, 8, 22_016)],
+)
+def test_v1_is_as_published(name: str, layers: int, width: int, heads: int, kv_heads: int, hidden: int) -> None:
+    cfg = mds.generations[name]
+    assert (cfg.n_layers, cfg.d_model) == (layers, width)
+    assert cfg.attention == GQA(n_heads=heads, n_kv_heads=kv_heads, head_dim=128, rope=RoPE(theta=10_000.0))
+    assert cfg.ffn == SwiGLU(hidden=hidden)
+    assert (cfg.vocab_size, cfg.max_seq_len, cfg.norm_eps, cfg.init_std) == (102_400, 4096, 1e-6, 0.006)
+
+
+@pytest.mark.parametrize("name", [name for name in mds.generations if name.endswith("-mini")])
+def test_minis_run_and_learn(name: str) -> None:
+    torch.manual_seed(0)
+    model = mds.Transformer(mds.generations[name], seed=0)
+    ids = torch.randint(0, model.cfg.vocab_size, (2, 24))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
+    history = []
+    for _ in range(8):
+        losses = model.loss(ids)
+        losses.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        history.append(losses.lm.item())
+    assert history[-1] < history[0] - 2
+
+
+def test_the_family_cannot_be_changed_by_accident() -> None:
+    family: Any = mds.generations
+    with pytest.raises(TypeError):
+        family["v1-7b"] = None
