@@ -11,7 +11,7 @@ from torch import Tensor
 from minideepseek.errors import UserError
 from minideepseek.model import Transformer
 
-Prompts = Tensor | Sequence[Sequence[int]]
+Prompts = Tensor | Sequence[Sequence[int] | Tensor]
 
 
 def filter_logits(logits: Tensor, *, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -50,26 +50,20 @@ def sample(
 
 def _batch(model: Transformer, ids: Prompts) -> tuple[Tensor, Tensor]:
     """Prompts as a right-padded (B, T) tensor and their lengths (B,), on the model's device."""
+    try:
+        prompts = [torch.as_tensor(prompt) for prompt in ids]
+    except (TypeError, ValueError, RuntimeError):
+        prompts = []
+    if not prompts or any(prompt.ndim != 1 or (prompt.is_floating_point() and len(prompt)) for prompt in prompts):
+        raise UserError(
+            "prompts must be token ids: a tensor of whole numbers (B, T), or a list with a list of ids for each; "
+            "a tokenizer makes them of text"
+        )
+    if not all(len(prompt) for prompt in prompts):
+        raise UserError("a prompt has no tokens; give at least one, for example the end-of-text token")
     device = model.embed.weight.device
-    if isinstance(ids, Tensor):
-        if ids.ndim != 2 or ids.is_floating_point():
-            raise UserError(
-                f"prompt ids must be whole numbers of shape (B, T), not {ids.dtype} of shape {tuple(ids.shape)}"
-            )
-        rows = ids.to(device, torch.int64)
-        lengths = torch.full((ids.shape[0],), ids.shape[1], device=device)
-    else:
-        if not ids or not all(
-            isinstance(row, Sequence) and all(isinstance(token, int) for token in row) for row in ids
-        ):
-            raise UserError(
-                "prompts must be a tensor (B, T) or a list of lists of token ids; a tokenizer makes them of text"
-            )
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        width = int(lengths.max())
-        rows = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], dtype=torch.int64, device=device)
-    if rows.numel() == 0 or int(lengths.min()) == 0:
-        raise UserError("a prompt has no tokens; give at least one, for example the beginning-of-text token")
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    rows = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(device, torch.int64)
     if int(rows.min()) < 0 or int(rows.max()) >= model.cfg.vocab_size:
         raise UserError(
             f"a prompt holds token id {int(rows.max() if rows.min() >= 0 else rows.min())}, but the model's vocabulary "
@@ -101,7 +95,8 @@ def stream(
             f"{temperature=}, {top_p=}, {top_k=}, {max_new_tokens=}"
         )
     rows, lengths = _batch(model, ids)
-    return _stream(model, rows, lengths, max_new_tokens, temperature, top_k, top_p, seed, eos_id)
+    steps = _stream(model, rows, lengths, max_new_tokens, temperature, top_k, top_p, seed, eos_id)
+    return (token.clone() for token in steps)  # out here it is an ordinary tensor, which training may use too
 
 
 @torch.inference_mode()
@@ -121,7 +116,7 @@ def _stream(
     ragged = bool((lengths < width).any())
     if max_new_tokens == 0:
         return
-    cache = model.new_cache(batch, width + max_new_tokens)
+    cache = model.new_cache(batch, width + min(max_new_tokens, 1024))  # it grows; many texts end long before
     # Short rows are padded on the right: what the padding writes into the cache stands at positions that the row's
     # own tokens overwrite before anything may look at them. So the prompt runs as one plain causal pass.
     hidden = model.hidden(rows, model.context(rows, cache=cache))
@@ -188,5 +183,5 @@ def generate(
         added = [int(token[row]) for token in new]
         if eos_id is not None and eos_id in added:
             added = added[: added.index(eos_id) + 1]
-        texts.append([*prompt, *added])
+        texts.append([*map(int, prompt), *added])
     return texts
