@@ -1,8 +1,9 @@
 """Text in, token batches out: corpora, cleaning, the tokenizer, packing, prepared data sets and the loader."""
 
+from minideepseek.data.build import SplitStats
 from minideepseek.data.cleaning import Cleaning, clean, cleaned
 from minideepseek.data.corpus import open_corpus
-from minideepseek.data.dataset import SplitStats, TokenData, prepare
+from minideepseek.data.dataset import TokenData, prepare
 from minideepseek.data.document import Corpus, Document, corpus_of
 from minideepseek.data.loader import Loader, validation_batches
 from minideepseek.data.packing import encode_documents, segment_ids

@@ -5,6 +5,7 @@ runs on one machine, not losses across machines.
 """
 
 import io
+import os
 import sys
 import sysconfig
 import tokenize
@@ -50,14 +51,19 @@ def python_corpus() -> Corpus:
 
 def _library_files() -> dict[str, Path]:
     """The standard library's source files by their name in it. A virtual environment leads to its base's."""
-    root = Path(sysconfig.get_paths()["stdlib"])
+    root = sysconfig.get_paths()["stdlib"]
     found = {}
-    for path in root.rglob("*.py"):
-        *folders, name = path.relative_to(root).parts
-        noise = any(part in SKIPPED_FOLDERS or part.startswith(SKIPPED_PREFIXES) for part in (*folders, name))
-        if not noise:
-            found["/".join((*folders, name))] = path
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not _is_noise(name)]  # what is cut here is not walked through
+        for name in names:
+            if name.endswith(".py") and not _is_noise(name):
+                path = Path(folder, name)
+                found[path.relative_to(root).as_posix()] = path
     return found
+
+
+def _is_noise(name: str) -> bool:
+    return name in SKIPPED_FOLDERS or name.startswith(SKIPPED_PREFIXES)
 
 
 def _topics() -> dict[str, str]:

@@ -7,8 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minideepseek.data import Cleaning, Corpus, Document, TokenData, Tokenizer, corpus_of, prepare, remix, story
-from minideepseek.data import dataset as module
+from minideepseek.data import (
+    Cleaning,
+    Corpus,
+    Document,
+    TokenData,
+    Tokenizer,
+    build,
+    corpus_of,
+    dataset,
+    prepare,
+    remix,
+    story,
+)
 from minideepseek.data.cache import cache_folder
 from minideepseek.data.document import is_held_out
 from minideepseek.errors import UserError
@@ -73,7 +84,7 @@ def test_large_vocabularies_get_larger_integers(monkeypatch: pytest.MonkeyPatch)
 
 def test_second_call_reads_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     first = quick(corpus_of(TEXTS))
-    monkeypatch.setattr(module, "_build", None)
+    monkeypatch.setattr(dataset, "build", None)
     second = quick(corpus_of(TEXTS))
     assert second.folder == first.folder
     assert np.array_equal(second.train, first.train)
@@ -131,7 +142,7 @@ def test_budget_bounds_the_training_tokens_in_whole_documents() -> None:
 
 
 def test_endless_corpora_get_a_default_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ENDLESS_BUDGET", 5_000)
+    monkeypatch.setattr(dataset, "ENDLESS_BUDGET", 5_000)
     assert len(quick("stories").train) <= 5_000
 
 
@@ -266,9 +277,9 @@ def test_corpora_are_streamed_not_collected() -> None:
             yield Document(text=story(i, language="en") * 10, source="")
 
     seen = []
-    batches = module._batches(read())
+    batches = build._batches(read())
     for batch in batches:
         seen.append(len(alive))
-        assert sum(len(document.text) for document in batch) < 2 * module.BATCH_CHARACTERS
+        assert sum(len(document.text) for document in batch) < 2 * build.BATCH_CHARACTERS
     assert len(seen) > 5
     assert seen[0] < 600
