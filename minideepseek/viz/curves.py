@@ -62,6 +62,9 @@ def curves(
             axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_xscale("log" if "x" in log else "linear")
+    if "x" in log and places.size <= 8:  # powers of ten would name none of so few points
+        axes.set_xticks(places, [f"{place:,g}" for place in places])
+        axes.minorticks_off()
     axes.set_yscale("log" if "y" in log else "linear")
     thin: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": ":"}
     for label, place in (marks or {}).items():
@@ -69,7 +72,7 @@ def curves(
         axes.text(place, 0.99, f" {label}", transform=axes.get_xaxis_transform(), va="top", fontsize=10)
     for label, height in (levels or {}).items():
         axes.axhline(height, **thin)
-        axes.text(0.99, height, label, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=10)
+        axes.text(0.01, height, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=10)
     if len(lines) > 1:
         # In the order of the lines at their right end: the eye goes straight across.
         handles, labels = axes.get_legend_handles_labels()
