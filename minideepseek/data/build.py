@@ -80,6 +80,8 @@ def build(folder: Path, corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer | N
             bar.update(train.tokens - before[0] if recipe.max_tokens else train.bytes + valid.bytes - before[1])
             if full:
                 break
+        bar.total = bar.n  # the size was a guess, or the last document did not fit the budget
+        bar.refresh()
         if valid.documents == 0 and train.documents > 1:
             text = train.take_back()
             valid.write([text], encode_documents([text], tokenizer))
@@ -175,4 +177,5 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 def _bar(corpus: Corpus, recipe: Recipe, progress: bool) -> "tqdm[Any]":
     total, unit = (recipe.max_tokens, "tok") if recipe.max_tokens else (corpus.size_hint, "B")
-    return tqdm(total=total, desc=f"tokenising {corpus.name}", unit=unit, unit_scale=True, disable=not progress)
+    name = corpus.name if len(corpus.name) < 40 else f"...{corpus.name[-36:]}"
+    return tqdm(total=total, desc=f"tokenising {name}", unit=unit, unit_scale=True, disable=not progress)

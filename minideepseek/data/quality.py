@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from minideepseek.data.document import Document
 
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\W_]+")
+_BLANK_LINES = re.compile(r"\n\s*\n")
 _ENDINGS = tuple(".!?。！？…\"'”’」』):;：；")
 _STOPWORDS = frozenset("the of and to a in is that it was for on with as he she at by be this had not are but".split())
 _CHINESE_STOPWORDS = frozenset("的了是在有不我他她它这一人们着和也说到")
@@ -48,7 +49,8 @@ def assess(text: str) -> tuple[Signal, ...]:
     letters            share of the visible characters that are letters: tables, ASCII art and markup have fewer
     function words     share of the words that every real sentence has ("the", "of", 的, 了): keyword lists have none
     repeated lines     share of the lines that occurred before: menus and boilerplate
-    finished lines     share of the long lines that end like a sentence, in texts of several: truncated snippets do not
+    finished lines     share of the paragraphs that end like a sentence: menus and cut-off teasers do not. Where blank
+                       lines set paragraphs apart, line breaks inside them are only wrapping
     repetition         size of the text over its compressed size: "buy now buy now buy now" compresses far too well
     """
     words = _WORDS.findall(text)
@@ -57,7 +59,8 @@ def assess(text: str) -> tuple[Signal, ...]:
     letters = sum(character.isalpha() for character in text)
     functional = sum(word.lower() in _STOPWORDS or word in _CHINESE_STOPWORDS for word in words)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    long_lines = [line for line in lines if len(line) > 20]
+    blocks = [block.strip() for block in _BLANK_LINES.split(text)] if _BLANK_LINES.search(text.strip()) else lines
+    long_blocks = [block for block in blocks if len(block) > 20]
     raw = text.encode()
     return (
         Signal(name="words", value=len(words), low=20, high=100_000),
@@ -67,7 +70,7 @@ def assess(text: str) -> tuple[Signal, ...]:
         Signal(name="repeated lines", value=1 - _ratio(len(set(lines)), len(lines), 1), low=0, high=0.3),
         Signal(
             name="finished lines",
-            value=_ratio(sum(line.endswith(_ENDINGS) for line in long_lines), len(long_lines), 1),
+            value=_ratio(sum(block.endswith(_ENDINGS) for block in long_blocks), len(long_blocks), 1),
             low=0.3,
             high=1,
         ),

@@ -131,3 +131,8 @@ def test_published_rates_grow_with_the_dumps() -> None:
 def test_documents_keep_their_source_through_cleaning() -> None:
     document = Document(text=STORIES[0], source="here")
     assert list(clean([document], Cleaning(near=0.8, quality=True))) == [document]
+
+
+def test_prose_wrapped_at_a_margin_is_not_taken_for_cut_off_lines() -> None:
+    paragraph = "This is one of the long sentences that\nsomebody has wrapped at the margin of\na page, as it was done in mail.\n"
+    assert objections(paragraph + "\n" + paragraph.replace("mail", "books")) == []
