@@ -27,6 +27,11 @@ def block_parameters(cfg: ModelConfig) -> int:
     return sum(attention.n_params(cfg.d_model) + ffn.n_params(cfg.d_model) for attention, ffn in cfg.layers)
 
 
+def idle_parameters(cfg: ModelConfig) -> int:
+    """Parameters that one token does not touch: experts it is not sent to."""
+    return sum(ffn.n_params(cfg.d_model) - ffn.n_activated(cfg.d_model) for _, ffn in cfg.layers)
+
+
 def cache_elements_per_token(cfg: ModelConfig) -> int:
     """Numbers kept for each token of context, all layers together."""
     return sum(attention.cache_elements() for attention, _ in cfg.layers)
@@ -39,7 +44,8 @@ def training_flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool = F
     three times the forward cost of attention scores. ``causal`` counts only the half of the scores that a causal
     mask leaves; V1 does not halve (section 3), later reports do.
     """
-    multiplying = block_parameters(cfg) + embedding_parameters(cfg)  # the head counts, the lookup does not
+    # the head counts, the lookup and idle experts do not
+    multiplying = block_parameters(cfg) - idle_parameters(cfg) + embedding_parameters(cfg)
     n_keys = seq_len / 2 if causal else seq_len
     return 6 * multiplying + 3 * sum(attention.score_flops(n_keys) for attention, _ in cfg.layers)
 
@@ -118,13 +124,14 @@ def report(cfg: ModelConfig, seq_len: int | None = None) -> Report:
     if seq_len < 1:
         raise ValueError(f"seq_len={seq_len} must be positive")
     total, embedding = parameters(cfg), embedding_parameters(cfg)
+    touched = total - idle_parameters(cfg)
     elements = cache_elements_per_token(cfg)
     return Report(
         parameters=total,
         activated={
-            "everything": total,
-            "without embedding": total - embedding,
-            "without embedding and head": total - 2 * embedding,
+            "everything": touched,
+            "without embedding": touched - embedding,
+            "without embedding and head": touched - 2 * embedding,
         },
         cache_elements_per_token=elements,
         cache_bytes_per_token=2 * elements,

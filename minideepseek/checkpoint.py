@@ -181,7 +181,8 @@ def _export(model: Transformer, form: ModuleType) -> Iterator[tuple[str, Tensor]
         if tensor.data_ptr() in seen:  # tied by the user; safetensors wants each to have memory of its own
             tensor = tensor.clone()
         seen.add(tensor.data_ptr())
-        parts = tensor.split(list(entry.rows)) if entry.rows else (tensor,)
+        # Experts are stacked on one more axis; their rows lie one after the other all the same.
+        parts = tensor.flatten(0, -2).split(list(entry.rows)) if entry.rows else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
             yield name, part.contiguous()
 
@@ -208,7 +209,7 @@ def _import(
                 unknown.append(name)
             continue
         mine, start, end = places.pop(name)
-        shape = (end - start, *ours[mine].shape[1:])
+        shape = (end - start, *ours[mine].shape[-1:]) if ours[mine].ndim > 1 else (end - start,)
         if tensor.shape != shape or not tensor.is_floating_point():
             raise UserError(
                 f"{directory}: tensor {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but config.json asks "
@@ -216,7 +217,8 @@ def _import(
             )
         if mine not in state:
             state[mine] = torch.empty(ours[mine].shape, dtype=dtype or tensor.dtype, device=device)
-        state[mine][start:end] = tensor
+        rows = state[mine].flatten(0, -2) if tensor.ndim > 1 else state[mine]
+        rows[start:end] = tensor
     for mine, _, _ in places.values():
         state.pop(mine, None)
     if unknown:

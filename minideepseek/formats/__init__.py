@@ -12,10 +12,12 @@ A format is a module with
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from minideepseek.formats import llama
+from minideepseek.formats import deepseek_v2, deepseek_v3, llama
 from minideepseek.formats.entry import Entry
 
 #: model_type of config.json -> the module that knows it
-FORMATS: Mapping[str, ModuleType] = MappingProxyType({llama.MODEL_TYPE: llama})
+FORMATS: Mapping[str, ModuleType] = MappingProxyType(
+    {form.MODEL_TYPE: form for form in (llama, deepseek_v2, deepseek_v3)}
+)
 
 __all__ = ["FORMATS", "Entry"]

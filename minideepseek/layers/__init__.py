@@ -1,8 +1,27 @@
 """One idea, one file: its config dataclass, its module, its cache."""
 
+from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
 from minideepseek.layers.gqa import GQA
+from minideepseek.layers.mla import MLA
+from minideepseek.layers.moe import MoE
 from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.rope import RoPE
+from minideepseek.layers.router import Groups, TopK
 from minideepseek.layers.swiglu import SwiGLU
+from minideepseek.layers.yarn import YaRN
 
-__all__ = ["GQA", "RMSNorm", "RoPE", "SwiGLU"]
+__all__ = [
+    "GQA",
+    "MLA",
+    "CommunicationBalance",
+    "DeviceBalance",
+    "ExpertBalance",
+    "Groups",
+    "LossFree",
+    "MoE",
+    "RMSNorm",
+    "RoPE",
+    "SwiGLU",
+    "TopK",
+    "YaRN",
+]

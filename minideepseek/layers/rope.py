@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minideepseek import ops
 from minideepseek.context import Context
+from minideepseek.layers.yarn import YaRN
 
 Layout = Literal["half_split", "adjacent"]
 
@@ -30,11 +31,13 @@ class RoPE:
         theta: base of the geometric series of frequencies; pair i turns by theta^(-2i/R) radians a token.
         layout: which channels form a pair.
         dim: number of leading channels R that turn; None turns all of them.
+        yarn: how the frequencies are stretched for longer texts; None leaves them.
     """
 
     theta: float = 10_000.0
     layout: Layout = "half_split"
     dim: int | None = None
+    yarn: YaRN | None = None
 
     def __post_init__(self) -> None:
         if self.theta <= 1:
@@ -54,7 +57,8 @@ class RoPE:
     def frequencies(self, dim: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """(R/2,) radians a token, fastest first."""
         exponents = torch.arange(0, dim, 2, dtype=dtype, device=device) / dim
-        return 1.0 / self.theta**exponents
+        frequencies = 1.0 / self.theta**exponents
+        return frequencies if self.yarn is None else self.yarn.stretch(frequencies, dim, self.theta)
 
     def tables(self, positions: Tensor, dim: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """positions (..., T) -> cos, sin, each (..., T, R/2).
@@ -62,7 +66,8 @@ class RoPE:
         Angles are made in float32 at least: in bfloat16 positions above 256 would already collide.
         """
         angles = positions.to(dtype)[..., None] * self.frequencies(dim, dtype, positions.device)
-        return angles.cos(), angles.sin()
+        amplitude = 1.0 if self.yarn is None else self.yarn.amplitude
+        return angles.cos() * amplitude, angles.sin() * amplitude
 
     def rotate(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, H, Dh) -> (B, T, H, Dh), each token turned to its position in ``ctx``."""

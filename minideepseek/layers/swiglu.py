@@ -33,6 +33,10 @@ class SwiGLU:
         """Parameters of one layer."""
         return 3 * d_model * self.hidden
 
+    def n_activated(self, d_model: int) -> int:
+        """Parameters that one token touches: all of them."""
+        return self.n_params(d_model)
+
 
 class FeedForward(nn.Module):
     """The module of a ``SwiGLU`` config. Gate and up are one matrix: one product reads the input once."""

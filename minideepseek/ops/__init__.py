@@ -6,10 +6,21 @@ the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when).
 
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
+from minideepseek.ops.experts import experts
 from minideepseek.ops.gate import swiglu
 from minideepseek.ops.loss import linear_cross_entropy
 from minideepseek.ops.matmul import linear
 from minideepseek.ops.norm import add_rms_norm, rms_norm
 from minideepseek.ops.rotary import rope
 
-__all__ = ["add_rms_norm", "attention", "backend", "linear", "linear_cross_entropy", "rms_norm", "rope", "swiglu"]
+__all__ = [
+    "add_rms_norm",
+    "attention",
+    "backend",
+    "experts",
+    "linear",
+    "linear_cross_entropy",
+    "rms_norm",
+    "rope",
+    "swiglu",
+]

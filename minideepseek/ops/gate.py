@@ -38,24 +38,35 @@ def check(gate_up: Tensor) -> None:
         raise ValueError(f"gate and up side by side need an even last axis, not {gate_up.shape[-1]}")
 
 
+def swiglu_forward(gate_up: Tensor) -> tuple[Tensor, Tensor]:
+    """silu(gate) · up, and silu(gate) for the way back: each (..., F)."""
+    gate, up = gate_up.chunk(2, -1)
+    act = F.silu(gate)
+    return act * up, act
+
+
+def swiglu_backward(grad: Tensor, gate_up: Tensor, act: Tensor) -> Tensor:
+    """Gradient (..., 2F) of the input, given that of the output and silu(gate).
+
+    Autograd makes the two halves apart and joins them with one more pass; here each is computed in its place.
+    """
+    gate, up = gate_up.chunk(2, -1)
+    dgate_up = torch.empty_like(gate_up)
+    dgate, dup = dgate_up.chunk(2, -1)
+    torch.mul(grad, act, out=dup)
+    torch.mul(grad, up, out=dgate)
+    torch.ops.aten.silu_backward.grad_input(dgate, gate, grad_input=dgate)
+    return dgate_up
+
+
 class _SwiGLU(torch.autograd.Function):
-    # Autograd makes the two halves of the gradient apart and joins them with one more pass; here each is computed in
-    # its place.
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        gate, up = gate_up.chunk(2, -1)
-        act = F.silu(gate)
+        y, act = swiglu_forward(gate_up)
         ctx.save_for_backward(gate_up, act)
-        return act * up
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        gate_up, act = ctx.saved_tensors
-        gate, up = gate_up.chunk(2, -1)
-        dgate_up = torch.empty_like(gate_up)
-        dgate, dup = dgate_up.chunk(2, -1)
-        torch.mul(grad, act, out=dup)
-        torch.mul(grad, up, out=dgate)
-        torch.ops.aten.silu_backward.grad_input(dgate, gate, grad_input=dgate)
-        return dgate_up
+        return swiglu_backward(grad, *ctx.saved_tensors)

@@ -63,3 +63,13 @@ def attention(
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
     """See ``ops.linear_cross_entropy``."""
     return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)
+
+
+def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """See ``ops.experts``."""
+    out = torch.zeros_like(x)
+    for expert in range(gate_up.shape[0]):
+        token, choice = (indices == expert).nonzero(as_tuple=True)
+        y = swiglu(x[token] @ gate_up[expert].T) @ down[expert].T
+        out = out.index_add(0, token, (y * weights[token, choice, None]).to(x.dtype))
+    return out

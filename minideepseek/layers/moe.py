@@ -1,0 +1,104 @@
+"""Mixture of experts: many small feed-forward networks, of which each token uses a few.
+
+DeepSeekMoE (Dai et al., arXiv 2401.06066): fine-grained experts (a usual one cut into m, of which m times as many are
+used: same cost, many more combinations) and shared experts that every token uses, so that the routed ones need not
+each learn what all tokens need. Layer output = shared(x) + sum over the chosen of weight · expert(x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minideepseek import ops
+from minideepseek.context import Context
+from minideepseek.layers.balance import BalanceLoss, LossFree, load
+from minideepseek.layers.router import Router, TopK
+from minideepseek.layers.swiglu import FeedForward, SwiGLU
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoE:
+    """Shape of a mixture.
+
+    Attributes:
+        n_experts: routed experts, N_r.
+        hidden: inner width of one expert.
+        router: how a token's experts are chosen.
+        n_shared: shared experts N_s, one SwiGLU of N_s times the width.
+        balance: losses that even the load while training.
+        loss_free: correction of the router's bias after each step; needs ``router.bias``.
+    """
+
+    n_experts: int
+    hidden: int
+    router: TopK
+    n_shared: int = 0
+    balance: tuple[BalanceLoss, ...] = ()
+    loss_free: LossFree | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_experts < 1 or self.hidden < 1 or self.n_shared < 0:
+            raise ValueError(
+                f"n_experts={self.n_experts}, hidden={self.hidden}, n_shared={self.n_shared} make no mixture"
+            )
+        self.router.check(self.n_experts)
+        if self.loss_free is not None and not self.router.bias:
+            raise ValueError("loss_free corrects the router's bias: give the router bias=True")
+
+    def build(self, d_model: int, layer: int) -> Experts:
+        """The module for one layer."""
+        return Experts(self, d_model)
+
+    def n_params(self, d_model: int) -> int:
+        """Parameters of one layer: routed and shared experts, router. The bias is a buffer."""
+        return (self.n_experts + self.n_shared) * self._expert(d_model) + self.n_experts * d_model
+
+    def n_activated(self, d_model: int) -> int:
+        """Parameters that one token touches."""
+        return (self.router.k + self.n_shared) * self._expert(d_model) + self.n_experts * d_model
+
+    def _expert(self, d_model: int) -> int:
+        return 3 * d_model * self.hidden
+
+
+class Experts(nn.Module):
+    """The module of a ``MoE`` config.
+
+    Attributes:
+        gate_up: (E, 2F, D).
+        down: (E, D, F).
+        load: (E,) int64 buffer, assignments since the last ``after_step``; not part of a checkpoint.
+    """
+
+    load: Tensor
+
+    def __init__(self, cfg: MoE, d_model: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.router = Router(cfg.router, d_model, cfg.n_experts)
+        self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, 2 * cfg.hidden, d_model))
+        self.down = nn.Parameter(torch.empty(cfg.n_experts, d_model, cfg.hidden))
+        self.shared = FeedForward(SwiGLU(hidden=cfg.n_shared * cfg.hidden), d_model) if cfg.n_shared else None
+        self.register_buffer("load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False)
+
+    def forward(self, x: Tensor, ctx: Context) -> Tensor:
+        """x: (B, T, D) -> (B, T, D). In training reports its balance losses and counts its loads."""
+        rows = x.flatten(0, 1)
+        routing = self.router(rows, ctx)
+        y = ops.experts(rows, self.gate_up, self.down, routing.experts, routing.weights).view_as(x)
+        if self.training:
+            self.load += load(routing.experts, self.cfg.n_experts)
+            for balance in self.cfg.balance:
+                ctx.add_loss("balance", balance.loss(routing, x.shape[0]))
+        return y if self.shared is None else y + self.shared(x, ctx)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Once after each optimiser step, ``progress`` of the training in 0..1: correct the bias, forget the loads."""
+        if self.cfg.loss_free is not None:
+            assert self.router.bias is not None
+            self.cfg.loss_free.correct(self.router.bias, self.load, progress)
+        self.load.zero_()

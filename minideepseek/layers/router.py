@@ -1,0 +1,148 @@
+"""Routing: which experts a token goes to, and with what weight.
+
+A router is one matrix whose rows stand for the experts. Everything after the product is arithmetic on N_r numbers a
+token, done in float32: an affinity function, a choice of K_r experts (perhaps only inside the best groups), weights.
+What chooses and what weighs may differ: V3's bias takes part in the choice and never in the weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minideepseek.context import Context
+
+Affinity = Literal["softmax", "sigmoid"]
+
+
+class Routing(NamedTuple):
+    """Where N tokens go.
+
+    experts: (N, K) int64, best first; of equal scores the smaller index comes first.
+    weights: (N, K) float32, what the experts' outputs are multiplied by.
+    scores: (N, E) float32 affinities without bias, for the balance losses.
+    """
+
+    experts: Tensor
+    weights: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Experts live on devices; a token may only go to some of them.
+
+    Attributes:
+        n: number of groups; expert e is in group e // (E / n).
+        limit: groups a token may use, M.
+        judged_by: how many of a group's best experts stand for it: 1 takes the maximum (V2, section 2.2.1), 2 the sum
+            of the top two (V3, section 2.1.2, where K/M = 2).
+    """
+
+    n: int
+    limit: int
+    judged_by: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit <= self.n or self.judged_by < 1:
+            raise ValueError(f"a token may use 1 to n={self.n} groups, not limit={self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """How experts are chosen.
+
+    Attributes:
+        k: experts for each token, K_r.
+        affinity: what turns the product into a score: softmax over the experts (DeepSeekMoE, V2), or the sigmoid of
+            each by itself (V3).
+        groups: only the best groups take part; None lets all.
+        normalise: weights are divided by their sum (V3).
+        scale: multiplies the weights.
+        bias: keep a correction for each expert, added to the scores for the choice alone (V3, eq. 16).
+    """
+
+    k: int
+    affinity: Affinity = "softmax"
+    groups: Groups | None = None
+    normalise: bool = False
+    scale: float = 1.0
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k={self.k}: a token needs at least one expert")
+        if self.affinity not in ("softmax", "sigmoid"):
+            raise ValueError(f"affinity={self.affinity!r}: choose 'softmax' or 'sigmoid'")
+
+    def check(self, n_experts: int) -> None:
+        """Refuse numbers that do not fit together.
+
+        Raises:
+            ValueError: more experts wanted than there are, or groups that do not divide them.
+        """
+        reachable = n_experts
+        if self.groups is not None:
+            if n_experts % self.groups.n or n_experts // self.groups.n < self.groups.judged_by:
+                raise ValueError(f"{n_experts} experts do not make {self.groups.n} equal groups that can be judged")
+            reachable = n_experts // self.groups.n * self.groups.limit
+        if self.k > reachable:
+            raise ValueError(f"k={self.k} experts are wanted, but only {reachable} can be reached")
+
+    def route(self, logits: Tensor, bias: Tensor | None = None) -> Routing:
+        """logits (N, E) float32, bias (E,) -> who goes where."""
+        scores = logits.softmax(-1) if self.affinity == "softmax" else logits.sigmoid()
+        choice = scores.detach() if bias is None else scores.detach() + bias
+        if self.groups is not None and self.groups.limit < self.groups.n:
+            choice = best_groups_only(choice, self.groups)
+        experts = first_top_k(choice, self.k)
+        weights = scores.gather(1, experts)
+        if self.normalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        return Routing(experts, weights * self.scale, scores)
+
+
+def first_top_k(scores: Tensor, k: int) -> Tensor:
+    """Indices (N, k) of the k largest in each row, best first; ties go to the smaller index, on every device.
+
+    ``torch.topk`` breaks ties as it happens to visit them, so a router would not be reproducible; a stable sort does
+    not, and costs as little for a few hundred experts.
+    """
+    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+
+
+def best_groups_only(choice: Tensor, groups: Groups) -> Tensor:
+    """(N, E) with the scores outside each row's best groups at -inf.
+
+    -inf and not 0: with a negative bias a masked expert would otherwise beat an allowed one.
+    """
+    grouped = choice.unflatten(-1, (groups.n, -1))
+    judged = grouped.topk(groups.judged_by, dim=-1).values.sum(-1)  # (N, n)
+    allowed = torch.zeros_like(judged, dtype=torch.bool).scatter_(1, first_top_k(judged, groups.limit), True)
+    return grouped.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
+
+
+class Router(nn.Module):
+    """The module of a ``TopK`` config.
+
+    Attributes:
+        weight: (E, D), one row an expert.
+        bias: (E,) float32 buffer where the config keeps one; moved by ``balance.LossFree``, never by a gradient.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, cfg: TopK, d_model: int, n_experts: int) -> None:
+        super().__init__()
+        cfg.check(n_experts)
+        self.cfg = cfg
+        self.weight = nn.Parameter(torch.empty(n_experts, d_model))
+        self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32) if cfg.bias else None)
+
+    def forward(self, x: Tensor, ctx: Context) -> Routing:
+        """x: (N, D) -> where each token goes."""
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return self.cfg.route(x.to(wide) @ self.weight.to(wide).T, self.bias)
