@@ -13,6 +13,10 @@ import torch
 
 torch.set_num_threads(1)
 
+# Triton reads this once, when it is first imported, and transformers and torch.compile import it: before all of them.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:

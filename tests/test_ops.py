@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -486,3 +489,15 @@ def test_every_op_traces_whole_under_the_compiler() -> None:
     step(*b).backward()
     for ours, theirs in zip(a, b, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("interpreting", ["0", "1"])
+def test_importing_needs_no_triton(interpreting: str) -> None:
+    code = "import sys; sys.modules['triton'] = None; from minideepseek import kernels, ops; print(ops.backend)"
+    environment = {**os.environ, "TRITON_INTERPRET": interpreting}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_importing_does_not_load_triton() -> None:
+    code = "import sys; from minideepseek import kernels, ops; sys.exit('triton' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TRITON_INTERPRET": "0"})

@@ -1,0 +1,225 @@
+"""Every operation that has a kernel: kernel against definition, forward and backward, in awkward shapes and places.
+
+A new kernel adds its file under kernels/ and its inputs to ``INPUTS`` here; nothing else. The kernels run on the GPU
+where there is one and in Triton's interpreter everywhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from minideepseek import UserError, ops
+from minideepseek.ops import reference
+from minideepseek.ops.backend import KERNELS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+#: Makes a random tensor of the dtype under test.
+Make = Callable[..., Tensor]
+#: What an operation is called with: tensors to differentiate, then the rest.
+Inputs = tuple[tuple[Tensor, ...], tuple[object, ...]]
+
+
+def rms_norm(make: Make, *shape: int) -> Inputs:
+    return (make(*shape), make(shape[-1]) + 1), (1e-6,)
+
+
+def add_rms_norm(make: Make, *shape: int) -> Inputs:
+    return (make(*shape), make(*shape), make(shape[-1]) + 1), (1e-6,)
+
+
+def rope(make: Make, batch: int, tokens: int, heads: int, width: int, layout: str, angle_rows: int | None) -> Inputs:
+    rows = () if angle_rows is None else (angle_rows,)
+    angles = torch.randn(*rows, tokens, width // 2, device=DEVICE) * 3
+    return (make(batch, tokens, heads, width),), (angles.cos(), angles.sin(), layout)
+
+
+def swiglu(make: Make, *shape: int) -> Inputs:
+    return (make(*shape),), ()
+
+
+def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
+    """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [[int(torch.randint(1, n + 1, (), generator=generator)) for n in limits] for _ in range(3)]
+    return [(*shape[:-1], shape[-1] * multiple) for shape in shapes]
+
+
+NORM_SHAPES = [
+    (1, 1),
+    (1, 8),
+    (3, 5, 7),
+    (0, 7),
+    (2, 0, 7),
+    (1300, 3),
+    (2, 4097),
+    (129, 64),
+    *random_shapes(1, 40, 300),
+]
+ROPE_SHAPES = [
+    (1, 1, 1, 2),
+    (2, 3, 5, 6),
+    (0, 3, 2, 4),
+    (3, 7, 1, 64),
+    (1, 300, 4, 8),
+    *random_shapes(2, 3, 20, 5, 40, multiple=2),
+]
+
+#: Operation -> what builds its inputs, and the arguments to build them with.
+INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
+    "rms_norm": (rms_norm, NORM_SHAPES),
+    "add_rms_norm": (add_rms_norm, NORM_SHAPES),
+    "rope": (
+        rope,
+        [
+            (*shape, layout, rows)
+            for shape in ROPE_SHAPES
+            for layout in ("half_split", "adjacent")
+            for rows in (None, shape[0])
+        ],
+    ),
+    "swiglu": (swiglu, [(1, 2), (3, 5, 14), (0, 6), (1030, 6), (2, 2100), *random_shapes(3, 40, 150, multiple=2)]),
+}
+
+
+# Where in memory an input may lie. What surrounds it is NaN: one number read from there spoils the result.
+
+
+def alone(x: Tensor) -> Tensor:
+    flat = x.new_full((x.numel() + 256,), torch.nan)
+    return flat[128 : 128 + x.numel()].view(x.shape).copy_(x)
+
+
+def columns_of_a_wider_tensor(x: Tensor) -> Tensor:
+    wide = x.new_full((*x.shape[:-1], x.shape[-1] + 9), torch.nan)
+    return wide[..., 4 : 4 + x.shape[-1]].copy_(x)
+
+
+def transposed(x: Tensor) -> Tensor:
+    return alone(x.mT.contiguous()).mT if x.ndim > 1 else alone(x)
+
+
+PLACES = [alone, columns_of_a_wider_tensor, transposed]
+
+
+CASES = [
+    pytest.param(name, shape, id=f"{name}-{'x'.join(map(str, shape))}")
+    for name, (_, shapes) in INPUTS.items()
+    for shape in shapes
+]
+
+
+class Canaries:
+    """Stands in for ``torch.empty``: what is allocated starts as NaN, and is fenced by numbers nobody may touch."""
+
+    FENCE = 64
+
+    def __init__(self) -> None:
+        self.buffers: list[Tensor] = []
+        self.allocate = torch.empty
+
+    def empty(self, *size: object, **options: object) -> Tensor:
+        shape = torch.Size(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)  # type: ignore[arg-type]
+        buffer = self.allocate(shape.numel() + 2 * self.FENCE, **options)  # type: ignore[call-overload]
+        buffer[: self.FENCE] = buffer[buffer.numel() - self.FENCE :] = 7
+        inside = buffer[self.FENCE : buffer.numel() - self.FENCE]
+        inside.fill_(torch.nan)
+        self.buffers.append(buffer)
+        return inside.view(shape)
+
+    def empty_like(self, x: Tensor) -> Tensor:
+        return self.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    def assert_untouched(self) -> None:
+        assert self.buffers, "the kernel allocated nothing through torch.empty: its stores are not watched"
+        for buffer in self.buffers:
+            assert (buffer[: self.FENCE] == 7).all(), "stored before the beginning of a tensor"
+            assert (buffer[buffer.numel() - self.FENCE :] == 7).all(), "stored past the end of a tensor"
+
+
+@pytest.fixture
+def canaries(monkeypatch: pytest.MonkeyPatch) -> Canaries:
+    found = Canaries()
+    monkeypatch.setattr(torch, "empty", found.empty)
+    monkeypatch.setattr(torch, "empty_like", found.empty_like)
+    return found
+
+
+def run(op: Callable[..., object], inputs: tuple[Tensor, ...], rest: tuple, seed: int, place: Callable) -> list[Tensor]:
+    """Outputs, then gradients of a random weighting of them."""
+    leaves = [place(x).detach().requires_grad_() for x in inputs]
+    out = op(*leaves, *rest)
+    outs = out if isinstance(out, tuple) else (out,)
+    generator = torch.Generator().manual_seed(seed)
+    weights = [place(torch.randn(o.shape, generator=generator).to(o.dtype).to(o.device)) for o in outs]
+    return [*outs, *torch.autograd.grad(outs, leaves, weights)]
+
+
+def distance(x: Tensor, truth: Tensor) -> float:
+    """Relative, in the Euclidean norm: one wrong number among a million is visible."""
+    return ((x.double() - truth).norm() / truth.norm().clamp(min=1e-30)).item() if truth.numel() else 0.0
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "shape"), CASES)
+def test_kernel_is_as_near_to_the_truth_as_the_definition(
+    name: str, shape: tuple, dtype: torch.dtype, place: Callable[[Tensor], Tensor], canaries: Canaries
+) -> None:
+    torch.manual_seed(0)
+    build, _ = INPUTS[name]
+    inputs, rest = build(lambda *size: torch.randn(size, device=DEVICE).to(dtype), *shape)
+    definition = getattr(reference, name)
+    with ops.backend("triton"):
+        found = run(getattr(ops, name), inputs, rest, 1, place)
+    if all(x.numel() for x in inputs):
+        canaries.assert_untouched()
+    defined = run(definition, inputs, rest, 1, alone)
+    truth = run(definition, tuple(x.double() for x in inputs), rest, 1, alone)
+    slack = max(1e-6, torch.finfo(dtype).eps / 2)  # a tensor of few numbers may be unlucky in its roundings
+    for number, (ours, theirs, exact) in enumerate(zip(found, defined, truth, strict=True)):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        assert ours.isfinite().all(), f"result {number} holds what was never stored, or was read from outside"
+        assert distance(ours, exact) <= 1.5 * distance(theirs, exact) + slack, f"result {number}"
+
+
+def test_every_kernel_has_inputs_here_and_a_definition() -> None:
+    assert set(KERNELS) == set(INPUTS)
+    for name, module in KERNELS.items():
+        kernel = getattr(__import__(f"minideepseek.kernels.{module}", fromlist=[name]), name)
+        assert inspect.signature(kernel) == inspect.signature(getattr(ops, name))
+        assert inspect.signature(getattr(reference, name)) == inspect.signature(getattr(ops, name))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_backend_decides_who_computes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, shapes = INPUTS[name]
+    inputs, rest = build(lambda *size: torch.randn(size, device=DEVICE), *shapes[0])
+    module = __import__(f"minideepseek.kernels.{KERNELS[name]}", fromlist=[name])
+    monkeypatch.setattr(module, name, lambda *args, **kwargs: "the kernel")
+    op = getattr(ops, name)
+    with ops.backend("triton"):
+        assert op(*inputs, *rest) == "the kernel"
+        with ops.backend("torch"):
+            assert op(*inputs, *rest) != "the kernel"
+        assert op(*inputs, *rest) == "the kernel"
+    assert (op(*inputs, *rest) == "the kernel") is (DEVICE == "cuda")
+
+
+def test_float64_is_refused_by_kernels_in_one_line() -> None:
+    with ops.backend("triton"), pytest.raises(UserError, match="float64"):
+        ops.swiglu(torch.randn(2, 4, dtype=torch.float64, device=DEVICE))
+
+
+def test_a_row_too_long_for_one_program_is_refused() -> None:
+    with ops.backend("triton"), pytest.raises(ValueError, match="65537"):
+        ops.rms_norm(torch.ones(1, 65537, device=DEVICE), torch.ones(65537, device=DEVICE))
