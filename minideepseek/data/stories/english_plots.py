@@ -66,18 +66,18 @@ BIRTHDAY_DISH = plot(
     they worked side by side.|"because you helped me last week." And {friend} filled a jar with {missing}.]
 
     [In the evening the whole house smelled good. The {elder} took a bite and smiled. "This is the best {food} I have
-    ever had," {elder_she} said.|The {food} was a little burnt, and {hero} was worried. But the {elder} ate it all. "You
+    ever had," {elder_she} said.|The {food} was {flaw}, and {hero} was worried. But the {elder} ate it all. "You
     made it with love," {elder_she} said.|When the {elder} came home, the {food} was on the table. "For me?" asked the
     {elder}, and {elder_she} was so happy that {elder_she} began to dance.]
     """,
     GROWN_UPS,
     table(
-        "dish food enough missing",
-        ("an apple cake", "cake", "were enough apples", "honey"),
-        ("a pot of soup", "soup", "were enough carrots", "salt"),
-        ("a berry pie", "pie", "were enough berries", "flour"),
-        ("some sweet bread", "bread", "was enough flour", "butter"),
-        ("a big pancake", "pancake", "were enough eggs", "milk"),
+        "dish food enough missing flaw",
+        ("an apple cake", "cake", "were enough apples", "honey", "a little burnt"),
+        ("a pot of soup", "soup", "were enough carrots", "salt", "much too salty"),
+        ("a berry pie", "pie", "were enough berries", "flour", "a little flat"),
+        ("some sweet bread", "bread", "was enough flour", "butter", "a little hard"),
+        ("a big pancake", "pancake", "were enough eggs", "milk", "a little burnt"),
     ),
 )
 
