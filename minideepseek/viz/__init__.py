@@ -11,6 +11,9 @@ curves      ``curves`` (with the band of the seeds), ``bars``, ``shares``
 attention   ``attention_map``, ``head_sharing``
 rotation    ``rotation_dials``: RoPE as hands that turn
 bricks      ``block_diagram``, ``norm_picture``, ``gate_picture``
+data        ``funnel``, ``resemblance``, ``band_curve``, ``rows_of_documents`` ...: what happens to a corpus
+scaling     ``valleys``, ``laws_of``, ``near_optimal``, ``forecast``, ``budget_plan``: scaling laws
+text        ``cuts``, ``parts``, ``cards``, ``verdicts``: text as HTML, which has a font for every script
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 widgets     ``knob``: a figure with sliders, and a picture where there are none
@@ -28,9 +31,12 @@ from minideepseek.viz.answers import answer
 from minideepseek.viz.attention import attention_map, head_sharing
 from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
+from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
 from minideepseek.viz.ledger import ledger
 from minideepseek.viz.rotation import rotation_dials
+from minideepseek.viz.scaling import budget_plan, forecast, laws_of, near_optimal, three_axes, valleys
 from minideepseek.viz.style import canvas, use_style
+from minideepseek.viz.text import cards, cuts, parts, verdicts
 from minideepseek.viz.widgets import knob
 
 use_style()
@@ -38,16 +44,33 @@ use_style()
 __all__ = [
     "answer",
     "attention_map",
+    "band_curve",
     "bars",
     "block_diagram",
+    "budget_plan",
     "canvas",
+    "cards",
     "curves",
+    "cuts",
+    "forecast",
+    "funnel",
     "gate_picture",
     "head_sharing",
     "knob",
+    "laws_of",
     "ledger",
+    "near_optimal",
     "norm_picture",
+    "parts",
+    "pooling",
+    "reading_order",
+    "resemblance",
     "rotation_dials",
+    "rows_of_documents",
     "shares",
+    "three_axes",
+    "two_rulers",
     "use_style",
+    "valleys",
+    "verdicts",
 ]
