@@ -276,7 +276,10 @@ def test_opening_prints_an_address_that_leads_to_the_lesson(
 
     monkeypatch.setattr("minideepseek.lessons.lab.lab", fake)
     monkeypatch.setattr("minideepseek.lessons.lab._display", lambda: False)
-    write("print(1)")
+    lesson = write("print(1)")
+    with pytest.raises(UserError, match="lessons build 7"):
+        lessons.open_lab("7")
+    lesson.notebook.touch()
     lessons.open_lab("7")
     assert "http://127.0.0.1:1/lab/tree/notebooks/07_a_lesson.ipynb?token=secret" in capsys.readouterr().out
 

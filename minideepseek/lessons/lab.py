@@ -4,13 +4,10 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +17,7 @@ from pathlib import Path
 from minideepseek.errors import UserError
 from minideepseek.lessons.source import find, home
 
-START_SECONDS = 90  # a cold disk and a busy machine
+START_SECONDS = 180  # a cold disk and a busy machine
 
 
 def open_lab(number: str = "00", *, host: str = "127.0.0.1", port: int = 8888) -> None:
@@ -31,6 +28,8 @@ def open_lab(number: str = "00", *, host: str = "127.0.0.1", port: int = 8888) -
     Raises ``UserError`` if JupyterLab or the lessons are not there, or if it does not start.
     """
     lesson = find(number)[0]
+    if not lesson.notebook.exists():
+        raise UserError(f"lesson {number} has no notebook yet; make it with: minideepseek lessons build {number}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `docker stop` too ends the server before us
     with lab(root=home().parent, host=host, port=port) as (process, base, token):
         page = f"{base}/lab/tree/notebooks/{lesson.notebook.name}?token={token}"
@@ -50,12 +49,11 @@ def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tu
     """A JupyterLab serving ``root``: yields its process, its address and its token; ends it on leaving."""
     if find_spec("jupyterlab") is None:
         raise UserError('JupyterLab is not installed; install it with: pip install "minideepseek[course]"')
-    port, token = _free(host, port), secrets.token_hex(16)
+    token = secrets.token_hex(16)
     options = [
         f"--ServerApp.root_dir={root}",
         f"--ServerApp.ip={host}",
-        f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0",
+        f"--ServerApp.port={port}",  # or one after it, if that is taken
         "--ServerApp.open_browser=False",
         "--ServerApp.answer_yes=True",  # Ctrl-C ends it, and does not ask
         "--Application.log_level=ERROR",
@@ -78,9 +76,9 @@ def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tu
         with log.open("wb") as output:
             command = [sys.executable, "-m", "jupyterlab", *options]
             process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-        base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
         try:
-            _await(process, f"{base}/api", log)
+            port = _await(process, log)
+            base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
             yield process, base, token
         finally:
             process.terminate()
@@ -91,35 +89,20 @@ def lab(*, root: Path, host: str = "127.0.0.1", port: int = 8888) -> Iterator[tu
                 process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _await(process: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until the server listens; the port it took."""
+    from jupyter_server.serverapp import list_running_servers
+
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-            raise UserError(f"JupyterLab did not start; its last words: {last}")
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.2)
-    raise UserError(f"JupyterLab did not answer at {address} within {START_SECONDS} s; try again")
-
-
-def _free(host: str, wanted: int) -> int:
-    for port in range(wanted, wanted + 50):
-        with socket.socket() as probe:
-            if os.name == "posix":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except PermissionError:
-                raise UserError(f"port {port} needs more rights than you have; choose one above 1023") from None
-            except socket.gaierror:
-                raise UserError(f"no such host: {host}") from None
-            except OSError:
-                continue
-            return port
-    raise UserError(f"no free port from {wanted} to {wanted + 49}; name another with --port")
+    while process.poll() is None:
+        for server in list_running_servers():
+            if server["pid"] == process.pid:
+                return int(server["port"])
+        if time.monotonic() > deadline:
+            raise UserError(f"JupyterLab did not answer within {START_SECONDS} s; try again when the machine is idle")
+        time.sleep(0.2)
+    last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    raise UserError(f"JupyterLab did not start; its last words: {last}")
 
 
 def _display() -> bool:
