@@ -45,6 +45,8 @@ def attention(
         return _library(q, k, v, scale, causal, hidden)
     if not on_cpu(q):
         return _plain(q, k, v, scale, causal, hidden)
+    if q.shape[2] == 1 and not needs_grad(q, k, v):
+        return _single(q, k, v, scale, hidden)
     q = q.unflatten(1, (k.shape[1], q.shape[1] // k.shape[1]))
     k, v = k.flatten(0, 1), v.flatten(0, 1)
     if needs_grad(q, k, v):
@@ -93,6 +95,20 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: 
         p = scores.softmax(-1)
     p = p.reshape(batch * groups, heads // groups * queries, keys)
     return (p @ v.reshape(batch * groups, keys, v.shape[-1])).view(batch, heads, queries, v.shape[-1])
+
+
+def _single(q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
+    """One query for each head, a step of a decode: as few calls as there can be. No gradient."""
+    (batch, heads, _, width), groups = q.shape, k.shape[1]
+    rows = (q * scale).view(batch * groups, -1, width)
+    scores = (k.flatten(0, 1) @ rows.mT).mT  # (B·G, H/G, S); products like the few rows second
+    if hidden is not None:
+        hidden = hidden.expand(batch, heads, 1, -1).reshape(scores.shape)
+        scores = scores.masked_fill(hidden, -torch.inf)
+    p = scores.softmax(-1)
+    if hidden is not None:  # the softmax of nothing is 0/0
+        p = p.masked_fill(hidden, 0.0)
+    return (p @ v.flatten(0, 1)).view(batch, heads, 1, -1)
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, int]]:
