@@ -5,6 +5,7 @@ from minideepseek.train.evaluate import Evaluation, evaluate
 from minideepseek.train.interrupt import Interrupted
 from minideepseek.train.loop import Result, train
 from minideepseek.train.metrics import read_metrics
+from minideepseek.train.pretrained import trained
 from minideepseek.train.threads import choose_threads, explain_threads, prepare_cpu
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "prepare_cpu",
     "read_metrics",
     "train",
+    "trained",
 ]

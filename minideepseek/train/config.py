@@ -14,7 +14,7 @@ from minideepseek.train.schedule import SCHEDULES
 class TrainConfig:
     """Settings of a run. The defaults suit the minis: v1-mini tells stories after a minute on two laptop cores."""
 
-    steps: int = 400
+    steps: int = 300
     """Updates of the weights."""
     batch_size: int = 16
     """Sequences in an update."""
@@ -22,7 +22,7 @@ class TrainConfig:
     """Tokens in a sequence."""
     accumulation: int = 1
     """Pieces that a batch is cut into, one after the other, when it does not fit into memory at once."""
-    lr: float = 4e-3
+    lr: float = 6e-3
     """Peak learning rate."""
     warmup: int = 20
     """Updates in which the learning rate climbs to its peak."""
@@ -44,7 +44,7 @@ class TrainConfig:
     """Processor threads; 0 looks how busy the machine is."""
     seed: int = 0
     """Of the initial weights and of the order of the data."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
     """Updates between checkpoints; 0 saves only where the run can be extended from, and at the end."""
     keep: int = 2
     """Checkpoints kept, the newest; the one the run can be extended from stays in addition."""

@@ -50,6 +50,8 @@ def sole_run(out: Path) -> Iterator[None]:
     with user_errors("write", out):
         if out.exists() and not out.is_dir():
             raise UserError(f"cannot train into {out}: it is a file; choose a folder")
+        if Path.cwd().is_relative_to(out.resolve()):  # the finished model takes the folder's place in one step
+            raise UserError(f"cannot train into {out}: the working directory is in it; start from outside")
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".lock", timeout=0)  # the system releases it when the process dies, however it dies
         try:

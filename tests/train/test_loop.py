@@ -162,6 +162,14 @@ def test_a_file_in_the_way_is_said(data: TinyData, tmp_path: Path) -> None:
         train(TINY, data, QUICK, out=tmp_path / "file" / "run", progress=False)
 
 
+def test_the_working_directory_is_refused_before_the_first_step(
+    data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the working directory is in it"):
+        train(TINY, data, QUICK, out=".", progress=False)
+
+
 def test_no_permission_is_said(data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, *args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
