@@ -423,8 +423,8 @@ viz.cuts(
 )
 
 # %% [markdown]
-# **Turn the knobs** to replay the merges on three kinds of text. Which words are whole first? Why do the first hundred
-# merges hardly help the Chinese line?
+# **Turn the knobs** to replay the merges on three kinds of text. Which words are whole first? A Chinese character needs
+# only two merges: why are so few of them whole after 100?
 
 # %%
 quick = merges_of(mds.data.Tokenizer.train(texts, 2048))
@@ -776,7 +776,7 @@ viz.ledger(f"""
 equal minima estimate the Jaccard similarity | Broder 1997 | {inside.mean():.0%} of {len(truth)} pairs within 2 sigma | shown
 BPE by hand is what the library does | Sennrich et al. 2016 | {len(merges)} merges equal | exact
 single digits keep the place value readable | our reason for section 2.1 | a linear reading is off by {readings} | shown
-the unit decides: a larger vocabulary looks worse per token, better per byte | section 3.2 | {nats} nats, {per_byte} bits | shown
+the unit decides: a larger vocabulary looks worse per token, better per byte | DeepSeek LLM, section 3.2 | {nats} nats, {per_byte} bits | shown
 a stopped run goes on with the very next batch | our loader | {len(unbroken)} batches equal | exact
 FIM at rate 0.1 does not hurt next-token prediction | DeepSeek-V3, section 4.1 | order and rate rebuilt, nothing trained | not tested
 better data deserve a larger model | DeepSeek LLM, section 3.3 | see lesson 04 | not tested
