@@ -50,8 +50,9 @@ def _rotate_kernel(
     COLUMNS: tl.constexpr,
 ):
     # A row is one head of one token.
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    head, token, batch = rows % heads, rows // heads % tokens, rows // heads // tokens
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    head, token, batch = rows % heads, rows // heads % tokens, rows // heads // tokens  # 64-bit division is slow
+    rows, head, token, batch = rows.to(tl.int64), head.to(tl.int64), token.to(tl.int64), batch.to(tl.int64)
     pairs = tl.arange(0, COLUMNS)
     inside = (rows < n_rows)[:, None] & (pairs < half)[None, :]
 

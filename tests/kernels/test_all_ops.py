@@ -54,6 +54,7 @@ def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int,
 
 
 NORM_SHAPES = [
+    (64, 256),
     (1, 1),
     (1, 8),
     (3, 5, 7),
@@ -65,6 +66,7 @@ NORM_SHAPES = [
     *random_shapes(1, 40, 300),
 ]
 ROPE_SHAPES = [
+    (2, 16, 4, 64),
     (1, 1, 1, 2),
     (2, 3, 5, 6),
     (0, 3, 2, 4),
@@ -73,7 +75,7 @@ ROPE_SHAPES = [
     *random_shapes(2, 3, 20, 5, 40, multiple=2),
 ]
 
-#: Operation -> what builds its inputs, and the arguments to build them with.
+#: Operation -> what builds its inputs, and the arguments to build them with; first of all a shape that a model has.
 INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     "rms_norm": (rms_norm, NORM_SHAPES),
     "add_rms_norm": (add_rms_norm, NORM_SHAPES),
@@ -86,7 +88,10 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
             for rows in (None, shape[0])
         ],
     ),
-    "swiglu": (swiglu, [(1, 2), (3, 5, 14), (0, 6), (1030, 6), (2, 2100), *random_shapes(3, 40, 150, multiple=2)]),
+    "swiglu": (
+        swiglu,
+        [(64, 512), (1, 2), (3, 5, 14), (0, 6), (1030, 6), (2, 2100), *random_shapes(3, 40, 150, multiple=2)],
+    ),
 }
 
 
