@@ -13,7 +13,7 @@ from minideepseek.model import ModelConfig
 
 
 def parameters(cfg: ModelConfig) -> int:
-    """All parameters: embedding, head, norms, attention, feed-forward."""
+    """All parameters of the main model: embedding, head, norms, attention, feed-forward (see ``mtp_parameters``)."""
     return 2 * embedding_parameters(cfg) + (2 * cfg.n_layers + 1) * cfg.d_model + block_parameters(cfg)
 
 
@@ -30,6 +30,15 @@ def block_parameters(cfg: ModelConfig) -> int:
 def idle_parameters(cfg: ModelConfig) -> int:
     """Parameters that one token does not touch: experts it is not sent to."""
     return sum(ffn.n_params(cfg.d_model) - ffn.n_activated(cfg.d_model) for _, ffn in cfg.layers)
+
+
+def mtp_parameters(cfg: ModelConfig) -> int:
+    """Parameters of the modules that predict further ahead, which inference may drop; embedding and head are shared."""
+    if cfg.mtp is None:
+        return 0
+    attention, ffn = cfg.layers[-1]
+    block = attention.n_params(cfg.d_model) + ffn.n_params(cfg.d_model)
+    return cfg.mtp.n_params(cfg.d_model, block)
 
 
 def cache_elements_per_token(cfg: ModelConfig) -> int:
@@ -70,7 +79,8 @@ class Report:
     """What ``report`` found. ``print`` shows a table, a notebook shows it in HTML.
 
     Attributes:
-        parameters: every stored number.
+        parameters: every number of the main model.
+        mtp_parameters: those of the modules that predict further ahead, which come on top.
         activated: parameters that one token touches, under the three conventions in use: everything; without the
             input embedding (a lookup); without embedding and head.
         cache_elements_per_token: numbers cached for a token, all layers.
@@ -81,6 +91,7 @@ class Report:
     """
 
     parameters: int
+    mtp_parameters: int
     activated: dict[str, int]
     cache_elements_per_token: int
     cache_bytes_per_token: int
@@ -92,6 +103,7 @@ class Report:
         gib = self.cache_bytes_per_token * 128 * 1024 / 2**30
         return [
             ("parameters", f"{self.parameters:,}"),
+            *([("multi-token prediction, on top", f"{self.mtp_parameters:,}")] if self.mtp_parameters else []),
             *((f"activated, {name}", f"{value:,}") for name, value in self.activated.items()),
             ("cache, numbers/token", f"{self.cache_elements_per_token:,}"),
             ("cache, bytes/token (bf16)", f"{self.cache_bytes_per_token:,}"),
@@ -128,6 +140,7 @@ def report(cfg: ModelConfig, seq_len: int | None = None) -> Report:
     elements = cache_elements_per_token(cfg)
     return Report(
         parameters=total,
+        mtp_parameters=mtp_parameters(cfg),
         activated={
             "everything": touched,
             "without embedding": touched - embedding,

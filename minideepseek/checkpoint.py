@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -92,6 +93,11 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
         for here, there in (("embed.weight", "head.weight"), ("head.weight", "embed.weight")):
             if here not in state and there in state:
                 state[here] = state[there].clone()
+    if cfg.mtp is not None and not any(name.startswith("mtp.") for name in state):
+        # transformers keeps the field that announces these modules and drops their weights
+        with torch.device("meta"):
+            model = Transformer(replace(cfg, mtp=None))
+        absent = {name: mine for name, mine in absent.items() if not mine.startswith("mtp.")}
     missing = [name for name, mine in absent.items() if mine not in state]
     if missing:
         raise UserError(
@@ -196,7 +202,9 @@ def _import(
     """
     ours = model.state_dict()
     places: dict[str, tuple[str, int, int]] = {}  # their name -> our name, first row, one past the last
-    for entry in form.tensors(model.cfg):
+    entries = form.tensors(model.cfg)
+    passed_over = {name for entry in entries if entry.copy for name in entry.theirs}
+    for entry in (entry for entry in entries if not entry.copy):
         start = 0
         for name, rows in zip(entry.theirs, entry.rows or (len(ours[entry.ours]),), strict=True):
             places[name] = (entry.ours, start, start + rows)
@@ -205,7 +213,7 @@ def _import(
     unknown = []
     for name, tensor in read_weights(directory):
         if name not in places:
-            if not name.endswith(form.IGNORED):
+            if not name.endswith(form.IGNORED) and name not in passed_over:
                 unknown.append(name)
             continue
         mine, start, end = places.pop(name)

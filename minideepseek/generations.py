@@ -13,6 +13,7 @@ from types import MappingProxyType
 from minideepseek.layers import (
     GQA,
     MLA,
+    MTP,
     CommunicationBalance,
     DeviceBalance,
     ExpertBalance,
@@ -161,7 +162,7 @@ V2_LITE = evolve(
 
 # --- V3 (December 2024, arXiv 2412.19437, section 4.2) ----------------------------------------------------------------
 # Sigmoid affinities; a bias that moves the choice, corrected after each step, takes the place of the losses (a very
-# small one within each sequence remains).
+# small one within each sequence remains). A module beyond the last layer learns to predict one token further.
 
 V3 = evolve(
     V2,
@@ -188,6 +189,7 @@ V3 = evolve(
             loss_free=LossFree(speed=0.001),
         ),
     ),
+    mtp=MTP(depth=1, weight=0.3),
 )
 
 # --- the minis: the same ideas at a width that trains in a minute, with equal activated parameters --------------------
@@ -244,6 +246,7 @@ V3_MINI = evolve(
             loss_free=LossFree(speed=0.01),  # hundreds of steps instead of a million: larger corrections
         ),
     ),
+    mtp=MTP(depth=1, weight=0.3),
 )
 
 generations: Mapping[str, ModelConfig] = MappingProxyType(

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from minideepseek import ops
 from minideepseek.context import Cache, Context
+from minideepseek.layers.linear import Linear
+from minideepseek.layers.mtp import MTP, Predictor
 from minideepseek.layers.norm import RMSNorm
 
 
@@ -48,6 +50,7 @@ class ModelConfig:
         vocab_size: rows of the embedding and of the head, V; a tokenizer may use fewer.
         max_seq_len: tokens the model is trained for. Not a limit of the code.
         norm_eps: epsilon of every RMSNorm.
+        mtp: predict further than the next token while training; None does not.
         init_std: standard deviation of every weight matrix at the start; None scales it with the matrix (see
             ``Transformer.initialise``), which a narrow model needs.
     """
@@ -59,6 +62,7 @@ class ModelConfig:
     vocab_size: int = 102_400
     max_seq_len: int = 4096
     norm_eps: float = 1e-6
+    mtp: MTP | None = None
     init_std: float | None = 0.006
 
     def __post_init__(self) -> None:
@@ -113,7 +117,7 @@ class Block(nn.Module):
 
     def __init__(self, cfg: ModelConfig, layer: int) -> None:
         super().__init__()
-        attention, ffn = cfg.layers[layer]
+        attention, ffn = cfg.layers[min(layer, cfg.n_layers - 1)]  # beyond the last: blocks that draft
         self.attention_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.attention = attention.build(cfg.d_model, layer)
         self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
@@ -139,7 +143,11 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(cfg.vocab_size, cfg.d_model)
         self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.head = nn.Linear(cfg.d_model, cfg.vocab_size, bias=False)
+        self.mtp = nn.ModuleList(
+            Predictor(cfg.d_model, cfg.norm_eps, Block(cfg, cfg.n_layers + k))
+            for k in range(cfg.mtp.depth if cfg.mtp else 0)
+        )
+        self.head = Linear(cfg.d_model, cfg.vocab_size)
         if self.embed.weight.device.type != "meta":
             self.initialise(seed)
 
@@ -244,9 +252,29 @@ class Transformer(nn.Module):
         ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
         if segments is not None:
             targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
-        x = self.norm(self.hidden(inputs, ctx))
-        lm = ops.linear_cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten())
+        hidden = self.hidden(inputs, ctx)
+        lm = ops.linear_cross_entropy(self.norm(hidden).flatten(0, 1), self.head.weight, targets.flatten())
+        if self.training and self.cfg.mtp is not None:
+            self._add_mtp_loss(hidden, ids, segments, self.cfg.mtp, ctx)
         return Losses({"lm": lm, **ctx.losses}, ctx.metrics)
+
+    def _add_mtp_loss(self, hidden: Tensor, ids: Tensor, segments: Tensor | None, mtp: MTP, ctx: Context) -> None:
+        """Module k predicts token i + k + 1 from the stream at i, which saw tokens 0..i, and tokens i + 1..i + k."""
+        predictors: Any = self.mtp  # nn.Module's attributes are typed as Tensor | Module
+        for k, predictor in enumerate(predictors, 1):
+            n = ids.shape[1] - 1 - k
+            if n < 1:
+                return
+            targets = ids[:, k + 1 :]
+            if segments is not None:
+                targets = targets.masked_fill(segments[:, k + 1 :] != segments[:, :n], -100)
+            own = self.context(ids[:, :n], segments=None if segments is None else segments[:, :n])
+            hidden = predictor(hidden[:, :n], self.embed(ids[:, k : k + n]), own)
+            rows = predictor.norm(hidden).flatten(0, 1)
+            loss = ops.linear_cross_entropy(rows, self.head.weight, targets.flatten())
+            ctx.add_loss("mtp", loss * (mtp.weight / mtp.depth))
+            for name, value in own.losses.items():
+                ctx.add_loss(name, value)
 
     def new_cache(self, batch_size: int, max_len: int) -> Cache:
         """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling.
@@ -255,7 +283,7 @@ class Transformer(nn.Module):
         """
         if batch_size < 1 or max_len < 1:
             raise ValueError(f"batch_size={batch_size} and max_len={max_len} must be positive")
-        blocks: Any = self.blocks  # nn.Module's attributes are typed as Tensor | Module
+        blocks: Any = self.blocks
         return Cache([block.attention.new_cache(batch_size, max_len) for block in blocks], batch_size)
 
     def save(self, path: str) -> None:

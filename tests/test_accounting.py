@@ -48,7 +48,7 @@ def test_every_generation_counts_what_it_builds(name: str) -> None:
         model = Transformer(mds.generations[name])
         cache = model.bfloat16().new_cache(2, 100)
     found = mds.report(mds.generations[name])
-    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert found.parameters + found.mtp_parameters == sum(p.numel() for p in model.parameters())
     assert cache.nbytes == 2 * 100 * found.cache_bytes_per_token
 
 

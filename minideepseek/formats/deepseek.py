@@ -161,19 +161,34 @@ def tensors(cfg: ModelConfig) -> list[Entry]:
     attention, dense, first, mixture = found
     entries = [Entry("embed.weight", ("model.embed_tokens.weight",))]
     for i in range(cfg.n_layers):
-        ours, theirs = f"blocks.{i}", f"model.layers.{i}"
+        ffn = first if i < dense else mixture
+        entries += _block(attention, ffn, f"blocks.{i}", f"model.layers.{i}", cfg.d_model)
+    for k in range(cfg.mtp.depth if cfg.mtp else 0):  # released as layers beyond the last
+        ours, theirs = f"mtp.{k}", f"model.layers.{cfg.n_layers + k}"
         entries += [
-            Entry(f"{ours}.attention_norm.weight", (f"{theirs}.input_layernorm.weight",)),
-            *_attention(attention, f"{ours}.attention", f"{theirs}.self_attn"),
-            Entry(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+            Entry("embed.weight", (f"{theirs}.embed_tokens.weight",), copy=True),
+            Entry(f"{ours}.embed_norm.weight", (f"{theirs}.enorm.weight",)),
+            Entry(f"{ours}.hidden_norm.weight", (f"{theirs}.hnorm.weight",)),
+            Entry(f"{ours}.join.weight", (f"{theirs}.eh_proj.weight",)),
+            *_block(attention, mixture or first, f"{ours}.block", theirs, cfg.d_model),
+            Entry(f"{ours}.norm.weight", (f"{theirs}.shared_head.norm.weight",)),
+            Entry("head.weight", (f"{theirs}.shared_head.head.weight",), copy=True),
         ]
-        if i < dense:
-            assert first is not None
-            entries += _swiglu(first.hidden, f"{ours}.ffn", f"{theirs}.mlp")
-        else:
-            assert mixture is not None
-            entries += _mixture(mixture, f"{ours}.ffn", f"{theirs}.mlp", cfg.d_model)
     return [*entries, Entry("norm.weight", ("model.norm.weight",)), Entry("head.weight", ("lm_head.weight",))]
+
+
+def _block(attention: MLA, ffn: SwiGLU | MoE | None, ours: str, theirs: str, d_model: int) -> list[Entry]:
+    assert ffn is not None
+    if isinstance(ffn, MoE):
+        layer = _mixture(ffn, f"{ours}.ffn", f"{theirs}.mlp", d_model)
+    else:
+        layer = _swiglu(ffn.hidden, f"{ours}.ffn", f"{theirs}.mlp")
+    return [
+        Entry(f"{ours}.attention_norm.weight", (f"{theirs}.input_layernorm.weight",)),
+        *_attention(attention, f"{ours}.attention", f"{theirs}.self_attn"),
+        Entry(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+        *layer,
+    ]
 
 
 def _attention(attention: MLA, ours: str, theirs: str) -> list[Entry]:

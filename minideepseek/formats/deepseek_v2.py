@@ -23,6 +23,8 @@ def obstacle(cfg: ModelConfig) -> str | None:
     attention, _, _, mixture = found
     if attention.rope.layout != "adjacent":
         return "its RoPE pairs adjacent channels"
+    if cfg.mtp is not None:
+        return "it predicts one token at a time"
     if mixture is None:
         return None
     router = mixture.router

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from minideepseek.errors import UserError
 from minideepseek.formats import deepseek
 from minideepseek.formats.deepseek import IGNORED, tensors
 from minideepseek.formats.entry import refuse_unless, require
+from minideepseek.layers.mtp import MTP
 from minideepseek.layers.router import Groups, TopK
 from minideepseek.model import ModelConfig
 
@@ -55,8 +57,10 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
             bias=True,
         )
 
+    depth = config.get("num_nextn_predict_layers") or 0
     try:
-        return deepseek.read_model(config, router)
+        cfg = deepseek.read_model(config, router)
+        return replace(cfg, mtp=MTP(depth=depth)) if depth else cfg
     except UserError:
         raise
     except ValueError as error:
@@ -79,7 +83,7 @@ def write(cfg: ModelConfig) -> dict[str, Any]:
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
         "rope_interleave": attention.rope.layout == "adjacent",
-        "num_nextn_predict_layers": 0,
+        "num_nextn_predict_layers": cfg.mtp.depth if cfg.mtp else 0,
     }
 
 

@@ -17,11 +17,13 @@ class Entry:
         ours: name in ``Transformer.state_dict()``.
         theirs: names in the checkpoint, top rows first.
         rows: how many rows each of them has; only needed where there are several.
+        copy: a second copy of a tensor that stands elsewhere in the checkpoint: written, and passed over when read.
     """
 
     ours: str
     theirs: tuple[str, ...]
     rows: tuple[int, ...] = ()
+    copy: bool = False
 
 
 def require(config: Mapping[str, Any], key: str, kind: type = int) -> Any:

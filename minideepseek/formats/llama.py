@@ -19,6 +19,8 @@ IGNORED = ("rotary_emb.inv_freq",)  # a table that old versions of transformers 
 def obstacle(cfg: ModelConfig) -> str | None:
     """Why the format cannot say everything about this config, or None."""
     attention = cfg.attention
+    if cfg.mtp is not None:
+        return "it predicts one token at a time"
     if not isinstance(attention, GQA) or not isinstance(cfg.ffn, SwiGLU):
         return "its layers are all GQA with SwiGLU"
     if attention.rope.layout != "half_split" or attention.rope.rotated(attention.head_dim) != attention.head_dim:

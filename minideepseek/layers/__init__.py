@@ -4,6 +4,7 @@ from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, Exp
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
+from minideepseek.layers.mtp import MTP
 from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.rope import RoPE
 from minideepseek.layers.router import Groups, TopK
@@ -13,6 +14,7 @@ from minideepseek.layers.yarn import YaRN
 __all__ = [
     "GQA",
     "MLA",
+    "MTP",
     "CommunicationBalance",
     "DeviceBalance",
     "ExpertBalance",

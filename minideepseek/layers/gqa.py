@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from minideepseek import ops
 from minideepseek.context import Context
+from minideepseek.layers.linear import Linear
 from minideepseek.layers.rope import RoPE
 
 
@@ -63,8 +64,8 @@ class Attention(nn.Module):
     def __init__(self, cfg: GQA, d_model: int, layer: int) -> None:
         super().__init__()
         self.cfg, self.layer = cfg, layer
-        self.qkv = nn.Linear(d_model, (cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim, bias=False)
-        self.out = nn.Linear(cfg.n_heads * cfg.head_dim, d_model, bias=False)
+        self.qkv = Linear(d_model, (cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim)
+        self.out = Linear(cfg.n_heads * cfg.head_dim, d_model)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D); causal, or as ``ctx`` says."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from minideepseek import ops
 from minideepseek.context import Context
+from minideepseek.layers.linear import Linear
 from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.rope import RoPE
 
@@ -106,13 +107,13 @@ class LatentAttention(nn.Module):
         queries = cfg.n_heads * cfg.d_query
         first = queries if cfg.d_query_latent is None else cfg.d_query_latent
         self.widths = [first, cfg.d_latent, cfg.d_rope]
-        self.down = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.down = Linear(d_model, sum(self.widths))
         if cfg.d_query_latent is not None:
             self.query_norm = RMSNorm(cfg.d_query_latent, NORM_EPS)
-            self.query_up = nn.Linear(cfg.d_query_latent, queries, bias=False)
+            self.query_up = Linear(cfg.d_query_latent, queries)
         self.latent_norm = RMSNorm(cfg.d_latent, NORM_EPS)
-        self.latent_up = nn.Linear(cfg.d_latent, cfg.n_heads * (cfg.d_nope + cfg.d_value), bias=False)
-        self.out = nn.Linear(cfg.n_heads * cfg.d_value, d_model, bias=False)
+        self.latent_up = Linear(cfg.d_latent, cfg.n_heads * (cfg.d_nope + cfg.d_value))
+        self.out = Linear(cfg.n_heads * cfg.d_value, d_model)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D); causal, or as ``ctx`` says."""

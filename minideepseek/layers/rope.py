@@ -3,8 +3,8 @@
 A query at position t and a key at position j meet as a function of t - j only, because rotations compose.
 
 Which two channels make a pair is a convention of the weights, not of the idea, and the family uses both:
-``half_split`` pairs channel i with i + R/2 (LLaMA's released layout, and V1's); ``adjacent`` pairs 2i with 2i + 1
-(the paper's layout, and that of the V2 and V3 weights). A model trained from scratch does not care; a checkpoint
+``half_split`` pairs channel i with i + R/2 (LLaMA's layout in transformers, and V1's); ``adjacent`` pairs 2i with
+2i + 1 (the paper's layout, and that of the V2 and V3 weights). A model trained from scratch does not care; a checkpoint
 read with the wrong one produces fluent nonsense.
 """
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from minideepseek import ops
 from minideepseek.context import Context
+from minideepseek.layers.linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ class FeedForward(nn.Module):
     def __init__(self, cfg: SwiGLU, d_model: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.gate_up = nn.Linear(d_model, 2 * cfg.hidden, bias=False)
-        self.down = nn.Linear(cfg.hidden, d_model, bias=False)
+        self.gate_up = Linear(d_model, 2 * cfg.hidden)
+        self.down = Linear(cfg.hidden, d_model)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D)."""

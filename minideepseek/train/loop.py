@@ -163,6 +163,8 @@ class _Run:
             self.watch.load_state_dict(start.facts["watch"])
             self.seconds = start.facts["seconds"]
         self.replica = Replica(model, cfg.dtype)  # after the weights are in place: it copies them
+        # Some layers change between steps by a rule of their own: a router's bias follows its experts' loads.
+        self.corrected: list[Any] = [layer for layer in self.replica.module.modules() if hasattr(layer, "after_step")]
 
     def step(self, passes: Callable[[torch.Tensor, float], dict[str, torch.Tensor]]) -> Record:
         """One update of the weights, and the record of it."""
@@ -178,6 +180,8 @@ class _Run:
         grad_norm = torch.nn.utils.clip_grad_norm_(replica.masters, cfg.clip or float("inf"))
         self.optimizer.step()
         replica.update()
+        for layer in self.corrected:
+            layer.after_step(self.done / cfg.steps)
         # The one place where a GPU is waited for.
         *values, norm = torch.stack(
             [*(value.float() / cfg.accumulation for value in sums.values()), grad_norm]
