@@ -5,6 +5,7 @@ from minideepseek.data.stories.grammar import Plot, Table, table, template
 
 
 def plot(prose: str, *tables: Table) -> Plot:
+    """A plot from its prose and the tables its slots are filled from."""
     return Plot(template(prose, blank=BLANK), tables)
 
 

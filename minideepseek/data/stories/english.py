@@ -30,6 +30,7 @@ class Person:
 
 
 def person(name: str, noun: str, *, female: bool) -> Person:
+    """Somebody a story is about, with the pronouns that go with them."""
     he, him, his = ("she", "her", "her") if female else ("he", "him", "his")
     return Person(name, name, noun, he, him, his, he.capitalize())
 
