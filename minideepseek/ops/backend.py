@@ -95,8 +95,16 @@ def _on_triton(x: Tensor) -> bool:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether the hand-made CPU forms apply: they were measured there, and the compiler would only trip over them."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether the hand-made CPU forms apply to ``x``: they were measured there."""
+    return x.device.type == "cpu" and not plain(x)
+
+
+def plain(x: Tensor) -> bool:
+    """Whether someone else rewrites the operation, who must see its plain form.
+
+    The compiler fuses it with its neighbours. Autocast chooses a type for each product, but not for its gradient.
+    """
+    return torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
 
 
 def needs_grad(*tensors: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.ops import reference
-from minideepseek.ops.backend import needs_grad, on_cpu
+from minideepseek.ops.backend import needs_grad, on_cpu, plain
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
 
@@ -30,7 +30,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     Returns:
         Scalar, float32 at least; the softmax is computed in that precision too. NaN where no row counts.
     """
-    if torch.compiler.is_compiling():  # the compiler fuses the plain form, and a loop would be unrolled into its graph
+    if plain(hidden):
         return reference.linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index)
     if needs_grad(hidden, weight):
         return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index)
