@@ -99,16 +99,26 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: 
 
 def _single(q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
     """One query for each head, a step of a decode: as few calls as there can be. No gradient."""
-    (batch, heads, _, width), groups = q.shape, k.shape[1]
-    rows = (q * scale).view(batch * groups, -1, width)
-    scores = (k.flatten(0, 1) @ rows.mT).mT  # (B·G, H/G, S); products like the few rows second
+    (batch, heads, _, width), groups, keys = q.shape, k.shape[1], k.shape[2]
+    rows, k, v = (q * scale).view(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
+    # oneDNN compiles a bfloat16 product for every new shape, and each step of a decode has a key more than the last.
+    # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 63.
+    cut = keys // 64 * 64 if q.dtype == torch.bfloat16 else 0
+    if 0 < cut < keys:
+        scores = torch.cat([torch.bmm(k[:, :cut], rows), torch.bmm(k[:, cut:], rows)], 1).mT
+    else:
+        scores = torch.bmm(k, rows).mT  # (B·G, H/G, S); products like the few rows second
     if hidden is not None:
         hidden = hidden.expand(batch, heads, 1, -1).reshape(scores.shape)
         scores = scores.masked_fill(hidden, -torch.inf)
     p = scores.softmax(-1)
     if hidden is not None:  # the softmax of nothing is 0/0
         p = p.masked_fill(hidden, 0.0)
-    return (p @ v.flatten(0, 1)).view(batch, heads, 1, -1)
+    if 0 < cut < keys:
+        y = torch.baddbmm(torch.bmm(p[..., :cut], v[:, :cut]), p[..., cut:], v[:, cut:])
+    else:
+        y = torch.bmm(p, v)
+    return y.view(batch, heads, 1, -1)
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, int]]:

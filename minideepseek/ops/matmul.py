@@ -27,16 +27,17 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
     if needs_grad(x, weight):
         return _Linear.apply(x, weight)
-    return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+    return product(x, weight)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K), b (N, K) -> a @ b.T (M, N). No gradient."""
+    """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient."""
     # PyTorch sends float32 products on x86 to Intel's MKL, which keeps its quick code for Intel's processors; oneDNN,
-    # in the same PyTorch, runs at full speed on all of them. For a handful of rows both wait for the memory.
-    if a.dtype == torch.float32 and a.shape[0] >= 8 and b.numel() > 0 and _mkl_is_slow_here():
+    # in the same PyTorch, runs at full speed on all of them. It takes longer to get going: not for few small rows.
+    much = a.numel() >= 8 * a.shape[-1] or b.numel() >= 2**18
+    if a.dtype == torch.float32 and much and a.numel() > 0 and b.numel() > 0 and _mkl_is_slow_here():
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    return a @ b.t()
+    return F.linear(a, b)
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], -1)
+        return product(x, weight)
 
     @staticmethod
     @once_differentiable
