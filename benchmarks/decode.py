@@ -1,0 +1,150 @@
+"""How fast a whole model reads a prompt and writes text: ours against ``transformers``' generate, on the CPU.
+
+    python benchmarks/decode.py [--rounds 7] [--threads 1]
+
+Both run the same random weights (ours, saved and loaded by transformers), greedily, from prompts of 1024 tokens, one
+alone and eight at once, in float32 and in bfloat16. Prefill is the time to the first new token, decode the median
+time of a step after it, told by the tokens as they stream out.
+
+The floor of a decode step is the memory it must read once, weights and cache, at the speed of a large copy here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import measure
+import torch
+
+import minideepseek as mds
+from minideepseek.layers import GQA, SwiGLU
+
+CONTEXT, STEPS, BATCHES = 1024, 32, (1, 8)
+CFG = mds.ModelConfig(
+    d_model=256,
+    n_layers=6,
+    attention=GQA(n_heads=4, n_kv_heads=2, head_dim=64),
+    ffn=SwiGLU(hidden=704),
+    vocab_size=4096,
+    max_seq_len=2048,
+    init_std=None,
+)
+#: Continues prompts (B, T) by so many tokens and returns the CPU time at the start and at each new token.
+Clock = Callable[[torch.Tensor, int], list[float]]
+
+
+def ours(dtype: torch.dtype) -> Clock:
+    model = mds.Transformer(CFG, seed=0).to(dtype)
+
+    def clock(ids: torch.Tensor, steps: int) -> list[float]:
+        start = time.process_time()
+        tokens = mds.stream(model, ids, max_new_tokens=steps, temperature=0.0)
+        return [start, *(time.process_time() for _ in tokens)]
+
+    return clock
+
+
+def transformers(dtype: torch.dtype) -> Clock:
+    from transformers import AutoModelForCausalLM
+    from transformers.generation.streamers import BaseStreamer
+
+    class Times(list[float], BaseStreamer):
+        def put(self, value: torch.Tensor) -> None:
+            self.append(time.process_time())
+
+        def end(self) -> None:
+            pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        mds.Transformer(CFG, seed=0).save(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+    def clock(ids: torch.Tensor, steps: int) -> list[float]:
+        times = Times()  # its first entry is the prompt
+        model.generate(ids, max_new_tokens=steps, do_sample=False, use_cache=True, streamer=times)
+        return list(times)
+
+    return clock
+
+
+CONTENDERS: dict[str, Callable[[], Clock]] = {
+    f"{maker.__name__} {name}": functools.partial(maker, dtype)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    for maker in (ours, transformers)
+}
+
+
+def sampler(clock: Clock) -> Callable[[], measure.Sample]:
+    prompts = {
+        batch: torch.randint(0, CFG.vocab_size, (batch, CONTEXT), generator=torch.Generator().manual_seed(batch))
+        for batch in BATCHES
+    }
+
+    def sample() -> measure.Sample:
+        found = {}
+        for batch, ids in prompts.items():
+            start, *times = clock(ids, 1 + STEPS)
+            found[f"prefill {batch}"] = times[0] - start
+            found[f"decode {batch}"] = statistics.median(b - a for a, b in pairwise(times))
+        return found
+
+    return sample
+
+
+def floor_seconds(batch: int, itemsize: int) -> float:
+    """Seconds to read once what a step needs: every weight but the embedding table, and the cache."""
+    weights = mds.report(CFG).activated["without embedding"]
+    cache = batch * (CONTEXT + STEPS / 2) * mds.report(CFG).cache_elements_per_token
+    return (weights + cache) * itemsize / measure.copy_bandwidth()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contender:
+        measure.serve(sampler(CONTENDERS[args.contender]()))
+        return
+    contenders = [measure.Contender(name) for name in CONTENDERS]
+    samples = measure.interleave(Path(__file__), contenders, rounds=args.rounds, threads=args.threads)
+    floors = {
+        f"{batch} {name}": floor_seconds(batch, size) for batch in BATCHES for name, size in (("fp32", 4), ("bf16", 2))
+    }
+    rows = []
+    for batch in BATCHES:
+        for name in CONTENDERS:
+            dtype = name.split()[1]
+            base = f"transformers {dtype}"
+            decode = measure.spread(samples, name, f"decode {batch}")
+            prefill = measure.spread(samples, name, f"prefill {batch}")
+            rows.append(
+                [
+                    f"{name}, batch {batch}",
+                    f"{batch * CONTEXT / prefill.median:,.0f}",
+                    f"{measure.ratio(samples, base, name, f'prefill {batch}'):.2f}",
+                    f"{batch / decode.median:,.0f}",
+                    f"{1e3 * decode.median:.2f}",
+                    f"{measure.ratio(samples, base, name, f'decode {batch}'):.2f}",
+                    f"{1e3 * floors[f'{batch} {dtype}']:.2f}",
+                ]
+            )
+    header = ["", "prefill tokens/s", "x transformers", "decode tokens/s", "ms/step", "x transformers", "floor ms/step"]
+    text = (
+        f"# Reading and writing, {args.threads} thread(s), CPU time, {args.rounds} rounds\n\n"
+        f"{CFG.n_layers} layers, width {CFG.d_model}, context {CONTEXT}, {STEPS} steps, greedy. Ratios are of times, "
+        f"transformers' to the row's, median (least-greatest) of the rounds.\n\n{measure.table(header, rows)}"
+    )
+    measure.write_result("decode", {"config": str(CFG), "samples": samples, "floor seconds/step": floors}, text)
+
+
+if __name__ == "__main__":
+    main()
