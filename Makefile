@@ -94,4 +94,4 @@ notebooks: setup ## run every lesson again
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --timeout=360 notebooks
 
 browser: setup ## open a lesson in JupyterLab, in a browser, and move a slider
-	@$(BIN)/pytest -m browser
+	@OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_browser.py
