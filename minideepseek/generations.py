@@ -189,7 +189,7 @@ V3 = evolve(
             loss_free=LossFree(speed=0.001),
         ),
     ),
-    mtp=MTP(depth=1, weight=0.3),
+    mtp=MTP(depth=1, weight=0.3, late_weight=0.1),
 )
 
 # --- the minis: the same ideas at a width that trains in a minute, with equal activated parameters --------------------
@@ -246,7 +246,7 @@ V3_MINI = evolve(
             loss_free=LossFree(speed=0.01),  # hundreds of steps instead of a million: larger corrections
         ),
     ),
-    mtp=MTP(depth=1, weight=0.3),
+    mtp=MTP(depth=1, weight=0.3, late_weight=0.1),
 )
 
 generations: Mapping[str, ModelConfig] = MappingProxyType(

@@ -115,9 +115,8 @@ class Losses:
 class Block(nn.Module):
     """One layer: attention and feed-forward, each on a normed copy of the stream, each added to it (pre-norm)."""
 
-    def __init__(self, cfg: ModelConfig, layer: int) -> None:
+    def __init__(self, cfg: ModelConfig, attention: AttentionSpec, ffn: FeedForwardSpec, layer: int) -> None:
         super().__init__()
-        attention, ffn = cfg.layers[min(layer, cfg.n_layers - 1)]  # beyond the last: blocks that draft
         self.attention_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.attention = attention.build(cfg.d_model, layer)
         self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
@@ -141,12 +140,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.embed = nn.Embedding(cfg.vocab_size, cfg.d_model)
-        self.blocks = nn.ModuleList(Block(cfg, layer) for layer in range(cfg.n_layers))
+        self.blocks = nn.ModuleList(Block(cfg, *specs, layer) for layer, specs in enumerate(cfg.layers))
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.mtp = nn.ModuleList(
-            Predictor(cfg.d_model, cfg.norm_eps, Block(cfg, cfg.n_layers + k))
+        self.mtp = nn.ModuleList(  # blocks like the last one, numbered from 0: they have a cache of their own
+            Predictor(cfg.d_model, cfg.norm_eps, Block(cfg, *cfg.layers[-1], k))
             for k in range(cfg.mtp.depth if cfg.mtp else 0)
         )
+        self.before_step(0.0)
         self.head = Linear(cfg.d_model, cfg.vocab_size)
         if self.embed.weight.device.type != "meta":
             self.initialise(seed)
@@ -252,14 +252,14 @@ class Transformer(nn.Module):
         ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
         if segments is not None:
             targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
-        hidden = self.hidden(inputs, ctx)
-        lm = ops.linear_cross_entropy(self.norm(hidden).flatten(0, 1), self.head.weight, targets.flatten())
-        if self.training and self.cfg.mtp is not None:
-            self._add_mtp_loss(hidden, ids, segments, self.cfg.mtp, ctx)
+        hidden = self.norm(self.hidden(inputs, ctx))
+        lm = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
+        if self.training and self.mtp_weight:
+            self._add_mtp_loss(hidden, ids, segments, ctx)
         return Losses({"lm": lm, **ctx.losses}, ctx.metrics)
 
-    def _add_mtp_loss(self, hidden: Tensor, ids: Tensor, segments: Tensor | None, mtp: MTP, ctx: Context) -> None:
-        """Module k predicts token i + k + 1 from the stream at i, which saw tokens 0..i, and tokens i + 1..i + k."""
+    def _add_mtp_loss(self, hidden: Tensor, ids: Tensor, segments: Tensor | None, ctx: Context) -> None:
+        """Module k predicts token i + k + 1 from what the head read at i, which saw 0..i, and tokens i + 1..i + k."""
         predictors: Any = self.mtp  # nn.Module's attributes are typed as Tensor | Module
         for k, predictor in enumerate(predictors, 1):
             n = ids.shape[1] - 1 - k
@@ -270,11 +270,14 @@ class Transformer(nn.Module):
                 targets = targets.masked_fill(segments[:, k + 1 :] != segments[:, :n], -100)
             own = self.context(ids[:, :n], segments=None if segments is None else segments[:, :n])
             hidden = predictor(hidden[:, :n], self.embed(ids[:, k : k + n]), own)
-            rows = predictor.norm(hidden).flatten(0, 1)
-            loss = ops.linear_cross_entropy(rows, self.head.weight, targets.flatten())
-            ctx.add_loss("mtp", loss * (mtp.weight / mtp.depth))
+            loss = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
+            ctx.add_loss("mtp", loss * (self.mtp_weight / len(predictors)))
             for name, value in own.losses.items():
                 ctx.add_loss(name, value)
+
+    def before_step(self, progress: float) -> None:
+        """Before a step of training, of which the share ``progress`` in 0..1 is over: set what follows a schedule."""
+        self.mtp_weight = 0.0 if self.cfg.mtp is None else self.cfg.mtp.weight_at(progress)
 
     def new_cache(self, batch_size: int, max_len: int) -> Cache:
         """An empty decode state with room for ``max_len`` tokens a row; longer texts make it grow by doubling.

@@ -172,6 +172,7 @@ class _Run:
         cfg, replica = self.cfg, self.replica
         lr = cfg.lr * factor(cfg.schedule, self.done, steps=cfg.steps, warmup=cfg.warmup)
         set_lr(self.optimizer, lr)
+        replica.module.before_step(self.done / cfg.steps)
         sums: dict[str, torch.Tensor] = {}
         for ids in next(self.loader).to(self.device).chunk(cfg.accumulation):
             parts = passes(ids, 1 / cfg.accumulation)

@@ -25,12 +25,12 @@ def tokens(batch=2, length=12, seed=0):
 
 def chain(net, ids):
     """Logits of each module over a whole text: module k at position i stands for token i + k + 1."""
-    hidden = net.hidden(ids, net.context(ids))
+    hidden = net.norm(net.hidden(ids, net.context(ids)))
     found = []
     for k, predictor in enumerate(net.mtp, 1):
         n = ids.shape[1] - k
         hidden = predictor(hidden[:, :n], net.embed(ids[:, k : k + n]), net.context(ids[:, :n]))
-        found.append(net.head(predictor.norm(hidden)))
+        found.append(net.head(hidden))
     return found
 
 
@@ -115,7 +115,16 @@ def test_the_released_module_has_eleven_and_a_half_billion_parameters():
     assert found.parameters + found.mtp_parameters + 2 * 129_280 * 7168 == pytest.approx(684.5e9, rel=1e-4)
 
 
-@pytest.mark.parametrize("fields", [{"depth": 0}, {"weight": -1.0}])
+def test_the_weight_falls_late_in_training():
+    net, ids = model(), tokens()
+    early = net.loss(ids).mtp
+    net.cfg = replace(net.cfg, mtp=MTP(depth=2, weight=0.3, late_weight=0.1, late=0.6))
+    for progress, share in ((0.59, 1), (0.6, 1 / 3), (1.0, 1 / 3)):
+        net.before_step(progress)
+        assert net.loss(ids).mtp.item() == pytest.approx(share * early.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{"depth": 0}, {"weight": -1.0}, {"late_weight": -0.1}, {"late": 1.5}])
 def test_nonsense_is_refused(fields):
     with pytest.raises(ValueError, match="must"):
         MTP(**fields)
