@@ -21,13 +21,13 @@ def passes(model: Transformer, *, compile: bool, warn: Callable[[str], None]) ->
         warn: told, in one line, if that is not possible here.
 
     Returns:
-        A function of ids (B, T + 1) and a weight on the loss, which returns the loss's parts and their sum, ``total``,
-        as scalars without graph.
+        A function of ids (B, T + 1) and a weight on the loss, which returns scalars without graph: the loss's parts,
+        their sum ``total``, and what the layers report besides.
     """
 
     def objective(ids: Tensor) -> dict[str, Tensor]:
         losses = model.loss(ids)
-        return {"total": losses.total, **dict(losses)}
+        return {"total": losses.total, **dict(losses), **losses.metrics}
 
     def run(objective: Callable[[Tensor], dict[str, Tensor]], ids: Tensor, weight: float) -> dict[str, Tensor]:
         losses = objective(ids)

@@ -75,7 +75,8 @@ def train(
         progress: show a progress bar.
 
     Returns:
-        The trained model and the metrics: ``step``, ``loss`` and its parts in nats per token, ``lr``, ``grad_norm``
+        The trained model and the metrics: ``step``, ``loss`` and its parts in nats per token, what layers
+        report (``losses.metrics``), ``lr``, ``grad_norm``
         (before clipping), ``tokens`` and ``seconds`` since the start; at looks at held-out text ``valid_loss`` and
         ``valid_bits_per_byte``. Same seed, same machine, same threads: the same numbers, bit for bit, also across
         kills and resumes (``seconds`` excepted).

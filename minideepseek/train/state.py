@@ -106,18 +106,26 @@ def newest(out: Path, warn: Callable[[str], None]) -> Path | None:
         UserError: there are checkpoints, and not one of them is whole.
     """
     found = checkpoints(out)
+    damaged: dict[Path, str] = {}
     for path in reversed(found):
         reason = damage(path)
         if reason is None:
-            return path
-        aside = path.with_name(f"damaged-{path.name}")
-        warn(f"checkpoint {path} cannot be used: {reason}; put aside as {aside.name}, going back to the one before")
-        with user_errors("put aside", path):
+            break
+        damaged[path] = reason
+    else:
+        if found:
+            raise UserError(
+                f"no checkpoint under {out / FOLDER} is whole ({found[-1].name}: {damaged[found[-1]]}); "
+                "restore one, or start again without resume in another folder"
+            )
+        return None
+    for bad, reason in damaged.items():
+        aside = bad.with_name(f"damaged-{bad.name}")
+        warn(f"checkpoint {bad} cannot be used: {reason}; put aside as {aside.name}, going on from {path.name}")
+        with user_errors("put aside", bad):
             shutil.rmtree(aside, ignore_errors=True)
-            path.replace(aside)
-    if found:
-        raise UserError(f"no checkpoint under {out / FOLDER} is whole; start again without resume in another folder")
-    return None
+            bad.replace(aside)
+    return path
 
 
 def read_facts(path: Path) -> dict[str, Any]:

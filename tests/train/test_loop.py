@@ -75,11 +75,13 @@ def test_losses_of_any_model_are_summed_and_named(data: TinyData) -> None:
     class Balanced(Transformer):
         def loss(self, ids: torch.Tensor, *, segments: torch.Tensor | None = None) -> Losses:
             found = super().loss(ids, segments=segments)
-            return Losses({**dict(found), "balance": 0.01 * self.head.weight.square().mean()})
+            parts = {**dict(found), "balance": 0.01 * self.head.weight.square().mean()}
+            return Losses(parts, {"load": torch.tensor(3.0)})
 
     result = train(Balanced(TINY, seed=0), data, QUICK, progress=False)
     for record in result.metrics:
         assert record["loss"] == pytest.approx(record["lm"] + record["balance"])
+        assert record["load"] == 3.0  # reported, not trained on
 
 
 def test_cutting_a_batch_into_pieces_changes_rounding_only(data: TinyData) -> None:

@@ -19,6 +19,7 @@ import torch
 
 import minideepseek as mds
 from minideepseek.errors import UserError
+from minideepseek.generations import generations
 from minideepseek.train import TrainConfig, read_metrics, state, train
 from minideepseek.train.metrics import Record
 from minideepseek.train.resume import METRICS
@@ -118,6 +119,24 @@ def test_killed_again_and_again_at_random_it_arrives_at_the_same_numbers(tmp_pat
     assert without_time(resumed.metrics) == expected
 
 
+def test_routers_and_predictors_go_on_exactly_too(tmp_path: Path) -> None:
+    """V3 keeps more than weights: biases that follow the experts' loads, modules that predict further ahead."""
+    v3 = replace(generations["v3-mini"], vocab_size=32, max_seq_len=16)
+    cfg = replace(QUICK, steps=6, dtype="bf16", accumulation=2)
+
+    def run() -> None:
+        train(v3, tiny_data(), cfg, out=tmp_path, on_step=stop_at(5), progress=False)
+
+    assert killed(run)
+    resumed = train(v3, tiny_data(), cfg, out=tmp_path, resume=True, progress=False)
+    unbroken = train(v3, tiny_data(), cfg, progress=False)
+    assert without_time(resumed.metrics) == without_time(unbroken.metrics)
+    assert {"lm", "mtp", "balance"} < set(resumed.metrics[-1])
+    state_of = unbroken.model.state_dict()
+    assert all(torch.equal(tensor, state_of[name]) for name, tensor in resumed.model.state_dict().items())
+    assert any(name.endswith("bias") and tensor.any() for name, tensor in state_of.items())
+
+
 def test_a_fresh_interpreter_goes_on_exactly(tmp_path: Path, unbroken: list[Record]) -> None:
     def run() -> None:
         train(TINY, tiny_data(), EVERY, out=tmp_path, on_step=stop_at(4), progress=False)
@@ -175,10 +194,10 @@ def test_without_any_whole_checkpoint_nothing_is_touched(tmp_path: Path) -> None
     train(TINY, tiny_data(), EVERY, out=tmp_path, progress=False)
     for path in state.checkpoints(tmp_path):
         (path / "trainer.json").write_text("{")
-    log = (tmp_path / METRICS).read_bytes()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="no checkpoint under"):
         train(TINY, tiny_data(), EVERY, out=tmp_path, resume=True, progress=False)
-    assert (tmp_path / METRICS).read_bytes() == log
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
