@@ -22,11 +22,11 @@ from minideepseek.train.isoflop import Trial
 GRID = {
     2.0e10: ((8, 12, 16, 24, 32, 48), 3),
     6.0e10: ((12, 16, 24, 32, 48, 64), 3),
-    1.8e11: ((16, 24, 32, 48, 64, 96), 2),
-    5.4e11: ((24, 32, 48, 64, 96), 1),
+    1.8e11: ((16, 24, 32, 48, 64, 96), 3),
+    5.4e11: ((24, 32, 48, 64, 96), 2),
 }
 #: budget -> a width near its floor, and seeds
-SWEEP = {2.2e9: (8, 3), 2.0e10: (16, 1)}
+SWEEP = {2.2e9: (8, 2), 2.0e10: (16, 1)}
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of what the laws give, for learning rate and batch
 
 

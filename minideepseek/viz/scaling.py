@@ -189,8 +189,8 @@ def budget_plan(compute: float, runs: Mapping[str, PublishedRun], *, title: str 
         runs: name -> a run to mark in every panel.
         title: the finding; without one, the plan in words.
     """
-    plan = f"C = {_power(compute)}: M = {_si(m_opt(compute))}, D = {_si(d_opt(compute))} tokens, "
-    plan += f"batch {_si(batch_opt(compute))} tokens, learning rate {lr_opt(compute):.2g}"
+    plan = f"C = {_power(compute)}: M = {_si(m_opt(compute))}, D = {_si(d_opt(compute))}, "
+    plan += f"batch {_si(batch_opt(compute))}, learning rate {lr_opt(compute):.2g}"
     figure, panels = canvas(title or plan, cols=2, rows=2, height=5.4, sharex=True)
     x = np.geomspace(1e16, 1e26, 100)
     sides: tuple[tuple[str, PowerLaw, Any], ...] = (
