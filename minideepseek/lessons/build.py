@@ -71,7 +71,7 @@ def _run(notebook: Any, lesson: Lesson) -> None:
             coalesce_streams=True,
             store_widget_state=False,
             resources={"metadata": {"path": str(lesson.notebook.parent)}},
-            extra_arguments=["--log-level=40"],  # ipykernel warns of TCP at every start; errors still show
+            extra_arguments=["--log-level=50"],  # ipykernel's log of itself; it warns of TCP at every start
             on_cell_start=begin,
         )
         with tempfile.TemporaryDirectory() as profile:
@@ -87,6 +87,8 @@ def _run(notebook: Any, lesson: Lesson) -> None:
                 reason = f"it ran for more than {CELL_SECONDS} s; do less in one cell, or load what was trained before"
             except DeadKernelError:
                 reason = "the kernel died, most likely for want of memory"
+            except AssertionError:  # at Ctrl-C nbclient ends the kernel, and then asserts that it has one
+                raise KeyboardInterrupt from None
             else:
                 return
     raise UserError(f"{lesson.source.name}, cell {at + 1} (line {lesson.lines[at]}): {reason}")
