@@ -1,6 +1,8 @@
 """Training checkpoints: whole or not there, and damage is seen."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -151,27 +153,26 @@ def test_a_save_that_fails_leaves_nothing_and_says_why(tmp_path: Path, monkeypat
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are set the way of Linux")
 @pytest.mark.parametrize("limit", [100, 3000, 12_000])
 def test_a_file_that_cannot_grow_is_said_wherever_it_happens(tmp_path: Path, limit: int) -> None:
-    """The system's own refusal, at different files: config, weights, trainer state."""
-    program = f"""
-import resource, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from pathlib import Path
-from conftest import *
-from minideepseek.errors import UserError
-from minideepseek.model import Transformer
-from minideepseek.train import TrainConfig, state
-from minideepseek.train.optimizer import adamw
-model = Transformer(TINY, seed=0)
-for p in model.parameters(): p.grad = p * 0
-optimizer = adamw(model, TrainConfig()); optimizer.step()
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-try:
-    state.save_state(Path({str(tmp_path / "step-000001")!r}), model, TinyTokenizer(), optimizer, {{"step": 1}})
-except UserError as error:
-    print(error)
-"""
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert found.stdout.startswith("cannot write ")
-    assert len(found.stdout.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    """The system's own refusal, at different files: tokenizer or config, weights, trainer state."""
+    import resource
+
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def run() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            save(tmp_path, 1)
+        except UserError as error:
+            there.send(str(error))
+
+    process = context.Process(target=run)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert here.poll()
+    message = here.recv()
+    assert message.startswith("cannot write ")
+    assert "\n" not in message
+    assert list((tmp_path / "checkpoints").iterdir()) == []
