@@ -26,6 +26,7 @@ COMMANDS = {
     "convert": "rewrite a checkpoint: another precision, one file or several",
     "data": "prepare a corpus and look at it",
     "lessons": "list, open, build and check the lessons",
+    "exercises": "list, open, build and check the graded exercises",
     "doctor": "what this machine offers, and what is missing",
 }
 

@@ -1,4 +1,4 @@
-"""What must hold of results: each rule looks at data and answers None, or one sentence that helps.
+"""What must hold of results: each rule looks at data and answers None, or a ``Problem`` that helps.
 
 Rules are data themselves. A check that went out to learners carries inputs, expected numbers and rules, but no line
 of the solution that made them.
@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from minideepseek.judge.steps import Result
+from minideepseek.judge.compare import NAN, Problem, difference, form, kind, what
+from minideepseek.judge.sandbox.steps import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +64,15 @@ class Equals:
     atol: float | None = None
     mutants: tuple[tuple[str, Any], ...] = ()
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or what is wrong: a known mistake by its name if it is one."""
         value = self.part.of(results)
-        problem = _difference(value, self.expected, self.rtol, self.atol)
+        problem = difference(value, self.expected, self.rtol, self.atol)
         if problem is None:
             return None
         for says, wrong in self.mutants:
-            if _difference(value, wrong, self.rtol, self.atol) is None:
-                return says
+            if difference(value, wrong, self.rtol, self.atol) is None:
+                return Problem(says)
         return problem
 
 
@@ -86,10 +86,10 @@ class Same:
     rtol: float | None = None
     atol: float | None = None
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or ``says`` and by how much."""
-        problem = _difference(self.left.of(results), self.right.of(results), self.rtol, self.atol)
-        return None if problem is None else f"{self.says} ({problem})"
+        problem = difference(self.left.of(results), self.right.of(results), self.rtol, self.atol)
+        return None if problem is None else Problem(self.says, str(problem))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,10 @@ class Differs:
     right: Part
     says: str
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or ``says``."""
-        return self.says if _difference(self.left.of(results), self.right.of(results), None, None) is None else None
+        equal = difference(self.left.of(results), self.right.of(results), None, None) is None
+        return Problem(self.says) if equal else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +124,33 @@ class Between:
     reduce: str = "item"
     says: str = ""
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or what was found and what is wanted."""
         value = self.part.of(results)
         if isinstance(value, Tensor):
             if value.numel() == 0 or (self.reduce == "item" and value.numel() != 1):
-                return f"one number is expected, not a tensor of shape {tuple(value.shape)}"
+                return Problem("one number is expected, not a tensor", f"of shape {tuple(value.shape)}")
             value = value.double().item() if self.reduce == "item" else getattr(value.double(), self.reduce)().item()
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"a number is expected, not {type(value).__name__}"
+            return Problem(f"a number is expected, not {kind(value)}")
         if value != value:
-            return "the result is NaN: look for 0·inf, log(0) or a division by zero"
+            return Problem(NAN)
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            return self.says or f"{value:.4g} is outside what is right"
+            return Problem(self.says or "the number is outside what is right", f"it is {value:.4g}")
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A tensor has this shape and this dtype (``float32``), whatever its numbers."""
+
+    part: Part = Part()
+    shape: tuple[int, ...]
+    dtype: str
+
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
+        """None, or which of the two is wrong."""
+        return form(self.part.of(results), self.shape, self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +159,10 @@ class Untouched:
 
     step: int = 0
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or which input changed."""
         changed = results[self.step].changed
-        return f"it changes its input {changed[0]} in place; make a new tensor instead" if changed else None
+        return Problem("it changes an input in place; make a new tensor instead", changed[0]) if changed else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,75 +177,40 @@ class Reaches:
     step: int = 0
     names: tuple[str, ...] = ()
 
-    def verdict(self, results: Sequence[Result]) -> str | None:
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or where the gradient is missing."""
         grads: Mapping[str, Tensor | None] = results[self.step].grads
         for name in self.names or grads:
             grad = grads.get(name)
             if grad is None or not bool((grad != 0).any()):
-                return f"no gradient reaches {name}: is it used, and is nothing detached on the way?"
+                return Problem(f"no gradient reaches {name}: is it used, and is nothing detached on the way?")
         return None
 
 
-Rule = Equals | Same | Differs | Between | Untouched | Reaches
-KINDS: tuple[type, ...] = (Part, Equals, Same, Differs, Between, Untouched, Reaches)
+@dataclass(frozen=True, kw_only=True)
+class Mostly:
+    """At least a share of the answers is right: what training reaches, measured where the learner's code is not.
+
+    Attributes:
+        part: the learner's predictions, whole numbers.
+        expected: what is right, of the same shape; learners' code never sees it.
+        share: the mark, from 0 to 1.
+        says: the sentence for a miss.
+    """
+
+    part: Part = Part()
+    expected: Tensor
+    share: float
+    says: str
+
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
+        """None, or how many are right and how many should be."""
+        value = self.part.of(results)
+        if not isinstance(value, Tensor) or value.shape != self.expected.shape:
+            return Problem("predictions of another shape are expected", f"{what(value)}")
+        right = (value == self.expected).double().mean().item()
+        return None if right >= self.share else Problem(self.says, f"{right:.0%} right, {self.share:.0%} wanted")
 
 
-#: how far from the expected value is still right, by dtype: rounding, not another formula
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
-
-
-def _difference(value: Any, expected: Any, rtol: float | None, atol: float | None) -> str | None:
-    """None if the two agree, else one sentence about the first difference."""
-    if isinstance(expected, Tensor):
-        return _tensor_difference(value, expected, rtol, atol)
-    if isinstance(expected, Mapping):
-        if not isinstance(value, Mapping) or set(value) != set(expected):
-            return f"a dict with the keys {sorted(expected)} is expected"
-        pairs = [(f"[{key!r}]", value[key], item) for key, item in expected.items()]
-    elif isinstance(expected, list | tuple):
-        if not isinstance(value, list | tuple) or len(value) != len(expected):
-            return f"a {type(expected).__name__} of {len(expected)} is expected, not {_what(value)}"
-        pairs = [(f"[{i}]", value[i], item) for i, item in enumerate(expected)]
-    elif isinstance(expected, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        return _tensor_difference(torch.tensor(float(value)).double(), torch.tensor(expected).double(), rtol, atol)
-    else:
-        return (
-            None if type(value) is type(expected) and value == expected else f"not the expected value: {_what(value)}"
-        )
-    for where, one, other in pairs:
-        problem = _difference(one, other, rtol, atol)
-        if problem is not None:
-            return f"at {where}: {problem}"
-    return None
-
-
-def _tensor_difference(value: Any, expected: Tensor, rtol: float | None, atol: float | None) -> str | None:
-    if not isinstance(value, Tensor):
-        return f"a tensor is expected, not {_what(value)}"
-    if value.shape != expected.shape:
-        return f"the shape is {tuple(value.shape)}, expected {tuple(expected.shape)}"
-    if value.dtype != expected.dtype:
-        return f"the dtype is {_short(value.dtype)}, expected {_short(expected.dtype)}"
-    if not expected.is_floating_point():
-        wrong = int((value != expected).sum())
-        return f"{wrong} of {expected.numel()} entries are not the expected ones" if wrong else None
-    if bool(torch.isnan(value).any()) and not bool(torch.isnan(expected).any()):
-        return "the result holds NaN: look for 0·inf, log(0) or a division by zero"
-    default = TOLERANCE[expected.dtype]
-    rtol, atol = default if rtol is None else rtol, default if atol is None else atol
-    scale = expected.double().abs().nan_to_num(posinf=0.0, neginf=0.0).max().item() if expected.numel() else 0.0
-    if torch.allclose(value.double(), expected.double(), rtol=rtol, atol=atol * max(scale, 1e-30), equal_nan=True):
-        return None
-    worst = (value.double() - expected.double()).abs().nan_to_num(posinf=float("inf")).max().item()
-    return f"the largest difference is {worst:.3g}, where values reach {scale:.3g}"
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return "nothing (None)" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+Rule = Equals | Same | Differs | Between | Form | Untouched | Reaches | Mostly
+KINDS: tuple[type, ...] = (Part, Equals, Same, Differs, Between, Form, Untouched, Reaches, Mostly)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import builtins
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from minideepseek.errors import UserError
 from minideepseek.files import user_errors
-from minideepseek.judge import wire
-from minideepseek.judge.isolation import Limits
+from minideepseek.judge.compare import Problem
 from minideepseek.judge.rules import KINDS, Rule
-from minideepseek.judge.sandbox import Outcome
-from minideepseek.judge.steps import Step
+from minideepseek.judge.sandbox import wire
+from minideepseek.judge.sandbox.isolation import Limits
+from minideepseek.judge.sandbox.process import Outcome
+from minideepseek.judge.sandbox.steps import Failure, Step
 
 Layer = Literal["contract", "value", "invariant", "outcome"]
 Kind = Literal["implement", "debug", "predict", "compare"]
+
+NOT_ANSWERED = "not answered yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,6 @@ class Check:
         points: what it is worth.
         steps: what is done with the answer.
         rules: what must then hold, in this order; the first that fails is told.
-        hidden: only instructors hold it; learners see its name when it fails, never its input.
     """
 
     name: str
@@ -38,7 +41,6 @@ class Check:
     points: float
     steps: tuple[Step, ...]
     rules: tuple[Rule, ...]
-    hidden: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,14 @@ class Task:
     """One exercise task.
 
     Attributes:
-        id: lesson and name, ``02.rms_norm``; also the id of its cell.
+        id: topic and name, ``block.rms_norm``; also the id of its cell.
         title: for people.
         kind: implement; debug a planted bug; predict, then measure; compare paper and code.
         difficulty: 1 to 3.
         minutes: for somebody who has done the lesson.
+        names: what the answer's cell must define, in the order in which ``check`` takes them.
         needs: tasks whose cells this one builds on.
-        forbid: ready-made functions that must not be called.
+        forbid: names of ready-made functions of torch that must not be called.
         hints: three, from a question to almost the code.
         checks: its properties.
         limits: time and memory for each check.
@@ -63,6 +66,7 @@ class Task:
     kind: Kind
     difficulty: int
     minutes: int
+    names: tuple[str, ...]
     needs: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
@@ -77,65 +81,95 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of one check."""
+    """What became of one check: ``problem`` is None where the property holds."""
 
     name: str
     layer: Layer
     points: float
     out_of: float
-    message: str | None
-    hidden: bool
+    problem: Problem | None
+    printed: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether the property holds."""
-        return self.message is None
+        return self.problem is None
 
 
 def judge(task: Task, run: Callable[[Check], Outcome]) -> list[Verdict]:
-    """Verdicts of all checks of a task, each given by ``run`` a fresh start."""
-    verdicts = []
+    """Verdicts of all checks of a task, each given by ``run`` a fresh start.
+
+    Where the cells themselves do not run through, or checks have run out of time twice, the rest is not tried.
+    """
+    verdicts: list[Verdict] = []
+    late, given_up = 0, None
     for check in task.checks:
-        message = _message(check, run(check))
-        points = check.points if message is None else 0.0
+        outcome = Outcome() if given_up else run(check)
+        problem = given_up or _problem(check, outcome)
+        late += outcome.late
+        if problem is not None and not outcome.defined:
+            given_up = problem
+        elif late == 2:
+            given_up = Problem("not tried: two properties before it ran out of time")
+        points = check.points if problem is None else 0.0
         verdicts.append(
             Verdict(
                 name=check.name,
                 layer=check.layer,
                 points=points,
                 out_of=check.points,
-                message=message,
-                hidden=check.hidden,
+                problem=problem,
+                printed=outcome.printed,
             )
         )
     return verdicts
 
 
-def _message(check: Check, outcome: Outcome) -> str | None:
+def _problem(check: Check, outcome: Outcome) -> Problem | None:
     if outcome.problem is not None:
-        return outcome.problem
-    for result in outcome.results:
-        if result.error is not None:
-            return result.error
-    if len(outcome.results) != len(check.steps):
-        return "the answer did not finish"
-    for rule in check.rules:
-        try:
-            message = rule.verdict(outcome.results)
-        except (IndexError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            # Results come from the learner's process: any shape of nonsense is an answer that is wrong, not an error.
-            message = f"the result is not of the kind expected ({type(error).__name__})"
-        if message is not None:
-            return message
-    return None
+        return Problem(outcome.problem)
+    try:
+        for result in outcome.results:
+            if result.failure is not None:
+                return _explain(result.failure)
+        if len(outcome.results) != len(check.steps):
+            return Problem("the answer did not finish")
+        return next(filter(None, (rule.verdict(outcome.results) for rule in check.rules)), None)
+    except Exception as error:
+        # Results come from the learner's process: any shape of nonsense is an answer that is wrong, not an error.
+        return Problem("the result is not of the kind expected", type(error).__name__)
+
+
+def _explain(failure: Failure) -> Problem:
+    """An exception in a sentence. Its text and even its class are the learner's to choose: they may hold the input."""
+    if failure.kind == "NotImplementedError":
+        return Problem(NOT_ANSWERED)
+    if failure.kind == "NotAllowed":
+        return Problem("it calls what it is to write itself", failure.message)
+    known = isinstance(getattr(builtins, failure.kind, None), type)
+    where = f" in line {failure.line} of your answer" if isinstance(failure.line, int) else ""
+    text = f", at: {failure.text}" if failure.text else ""
+    message = failure.message if known else f"{failure.kind}: {failure.message}"
+    return Problem(f"{failure.kind if known else 'an exception'}{where}", f"{message}{text}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """The checks of one exercise in one file: public ones go out with it, hidden ones stay with the instructor."""
+    """The checks of one exercise in one file.
+
+    Attributes:
+        exercise: the name of its folder, ``02_v1_block``.
+        tasks: in their order.
+        given: source of the cells that every answer may rely on: imports, mostly.
+        driver: source that runs after the answer and uses it: a training loop, for example.
+        secret: instructors hold it; whoever is graded by it must not learn its inputs.
+    """
 
     exercise: str
     tasks: tuple[Task, ...]
+    given: str = ""
+    driver: str = ""
+    secret: bool = False
 
     def task(self, name: str) -> Task:
         """The task of this id.
@@ -173,8 +207,3 @@ def load_pack(path: Path) -> Pack:
     if not isinstance(pack, Pack):
         raise UserError(f"{path} is damaged; restore it from the exercise's folder, or build it again")
     return pack
-
-
-def by_id(packs: Sequence[Pack]) -> dict[str, Task]:
-    """All tasks of several packs."""
-    return {task.id: task for pack in packs for task in pack.tasks}

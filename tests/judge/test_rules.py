@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minideepseek.judge import wire
-from minideepseek.judge.rules import KINDS, Between, Differs, Equals, Part, Reaches, Same, Untouched
-from minideepseek.judge.steps import Ref, Result, Step, run
+from minideepseek.judge.compare import Problem
+from minideepseek.judge.rules import KINDS, Between, Differs, Equals, Mostly, Part, Reaches, Same, Untouched
+from minideepseek.judge.sandbox import wire
+from minideepseek.judge.sandbox.steps import Ref, Result, Step, run
 
 
 def results_of(function, *args, **settings):
@@ -20,8 +21,8 @@ def test_a_known_mistake_is_called_by_its_name():
     x = torch.randn(5)
     rule = Equals(expected=x * 2, mutants=(("you add where the formula multiplies", x + 2),))
     assert rule.verdict(results_of(lambda v: v * 2, x)) is None
-    assert rule.verdict(results_of(lambda v: v + 2, x)) == "you add where the formula multiplies"
-    assert "largest difference" in rule.verdict(results_of(lambda v: v * 3, x))
+    assert rule.verdict(results_of(lambda v: v + 2, x)) == Problem("you add where the formula multiplies")
+    assert "differ" in str(rule.verdict(results_of(lambda v: v * 3, x)))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_a_known_mistake_is_called_by_its_name():
     ],
 )
 def test_what_is_wrong_is_said(value, says):
-    assert says in Equals(expected=torch.zeros(3)).verdict([Result(value=value)])
+    assert says in str(Equals(expected=torch.zeros(3)).verdict([Result(value=value)]))
 
 
 def test_rounding_passes_and_another_formula_does_not():
@@ -54,25 +55,44 @@ def test_causality_is_a_relation_between_two_calls():
     seen = ((1, 0, 4),)
     rule = Same(left=Part(step=0, cut=seen), right=Part(step=1, cut=seen), says="position 3 sees the future")
     assert rule.verdict(run({"f": lambda v: v.cumsum(1)}, steps)[0]) is None
-    assert "sees the future" in rule.verdict(run({"f": lambda v: v.flip(1).cumsum(1)}, steps)[0])
+    assert "sees the future" in str(rule.verdict(run({"f": lambda v: v.flip(1).cumsum(1)}, steps)[0]))
     moves = Differs(left=Part(step=0), right=Part(step=1), says="the input does not matter")
     assert moves.verdict(run({"f": lambda v: v}, steps)[0]) is None
-    assert moves.verdict(run({"f": torch.zeros_like}, steps)[0]) == "the input does not matter"
+    assert moves.verdict(run({"f": torch.zeros_like}, steps)[0]) == Problem("the input does not matter")
 
 
 def test_in_place_changes_and_missing_gradients_are_noticed():
     x, w = torch.randn(3), torch.randn(3)
     assert Untouched().verdict(results_of(lambda v: v + 1, x)) is None
-    assert "in place" in Untouched().verdict(results_of(lambda v: v.add_(1), x))
+    assert "in place" in str(Untouched().verdict(results_of(lambda v: v.add_(1), x)))
     assert Reaches().verdict(results_of(lambda a, b: a * b, x, w, grad=True)) is None
-    assert "args.1" in Reaches().verdict(results_of(lambda a, b: a * b.detach(), x, w, grad=True))
+    assert "args.1" in str(Reaches().verdict(results_of(lambda a, b: a * b.detach(), x, w, grad=True)))
 
 
 def test_a_number_must_lie_between():
     assert Between(low=0.2, high=0.4).verdict([Result(value=0.3)]) is None
-    assert Between(low=0.2, says="aim higher").verdict([Result(value=0.1)]) == "aim higher"
-    assert "NaN" in Between(low=0.0).verdict([Result(value=math.nan)])
-    assert "number" in Between(low=0.0).verdict([Result(value="0.3")])
+    assert Between(low=0.2, says="aim higher").verdict([Result(value=0.1)]).says == "aim higher"
+    assert "NaN" in str(Between(low=0.0).verdict([Result(value=math.nan)]))
+    assert "number" in str(Between(low=0.0).verdict([Result(value="0.3")]))
+
+
+def test_enough_predictions_must_be_right():
+    rule = Mostly(expected=torch.arange(10), share=0.8, says="train longer")
+    assert rule.verdict([Result(value=torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 0, 0]))]) is None
+    assert rule.verdict([Result(value=torch.zeros(10, dtype=torch.int64))]) == Problem(
+        "train longer", "10% right, 80% wanted"
+    )
+    assert "shape" in str(rule.verdict([Result(value=torch.zeros(9))]))
+
+
+@pytest.mark.parametrize(
+    ("expected", "right", "wrong"), [(3, (3, 3.0), (4, True, "3")), (0.5, (0.5, 0.5 + 1e-12), (0.6,))]
+)
+def test_numbers_are_compared_as_numbers(expected, right, wrong):
+    for value in right:
+        assert Equals(expected=expected).verdict([Result(value=value)]) is None
+    for value in wrong:
+        assert Equals(expected=expected).verdict([Result(value=value)]) is not None
 
 
 def test_steps_keep_modules_and_load_their_weights():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ import torch
 from torch import Tensor
 
 MAX_PRINTED = 10_000  # characters of a learner's own output that are worth carrying
+SEED = 0  # answers that draw random numbers draw the same ones each time
+
+#: file names under which learners' code is compiled: by the sandbox, by Jupyter, by IPython
+_LEARNERS = re.compile(r"<answer|[/\\]ipykernel_|<ipython-input|<stdin>")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Step:
 
     Attributes:
         target: a name of the answer (``rms_norm``), or of something kept and what to take of it (``$layer.forward``).
+            What is not callable is the result itself.
         args: tensors, numbers, strings, None, ``Ref``, and lists, tuples or dicts of them.
         kwargs: the same by name.
         keep: remember the result under this name, for ``Ref`` and ``$name``.
@@ -54,6 +60,23 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An exception of the learner's code.
+
+    Attributes:
+        kind: its class.
+        message: what it says, in one line.
+        line: the line of the learner's cell it came from, counted from 1; None if there is none.
+        text: that line.
+    """
+
+    kind: str
+    message: str
+    line: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """What came of a step.
 
@@ -62,13 +85,13 @@ class Result:
             not data.
         grads: ``args.0``, ``kwargs.x``, ``parameters.weight`` ... -> gradient, None where none arrived.
         changed: inputs that the call altered in place.
-        error: the learner's own traceback in one line, or None.
+        failure: the learner's own exception, or None.
     """
 
     value: Any = None
     grads: Mapping[str, Tensor | None] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
-    error: str | None = None
+    failure: Failure | None = None
 
 
 def run(names: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Result], str]:
@@ -84,21 +107,27 @@ def run(names: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Result], 
     kept: dict[str, Any] = {}
     results: list[Result] = []
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
         for step in steps:
             try:
                 results.append(_run(names, kept, step))
             except Exception as error:
-                results.append(Result(error=describe(error)))
+                results.append(Result(failure=describe(error)))
                 break
     return results, printed.getvalue()[:MAX_PRINTED]
 
 
-def describe(error: BaseException) -> str:
-    """An exception in one line, with the line of the learner's code it came from."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<answer")]
-    where = f" (line {own[-1].lineno} of your answer: {own[-1].line})" if own and own[-1].line else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}{where}"
+def describe(error: BaseException) -> Failure:
+    """An exception as data, with the line of the learner's code it came from."""
+    message = " ".join(str(error).split())[:500]
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return Failure(kind=kind, message=error.msg, line=error.lineno, text=(error.text or "").strip())
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _LEARNERS.search(frame.filename)]
+    if not own:
+        return Failure(kind=kind, message=message)
+    return Failure(kind=kind, message=message, line=own[-1].lineno, text=own[-1].line or "")
 
 
 def _run(names: Mapping[str, Any], kept: dict[str, Any], step: Step) -> Result:
@@ -107,6 +136,8 @@ def _run(names: Mapping[str, Any], kept: dict[str, Any], step: Step) -> Result:
     args = [_fill(arg, kept, f"args.{i}", inputs, step.grad) for i, arg in enumerate(step.args)]
     kwargs = {name: _fill(arg, kept, f"kwargs.{name}", inputs, step.grad) for name, arg in step.kwargs.items()}
     before = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+    if target is None:  # a variable that waits for a number
+        raise NotImplementedError
     output = target(*args, **kwargs) if callable(target) else target
     if step.state is not None:
         output.load_state_dict({name: tensor.clone() for name, tensor in step.state.items()})
@@ -130,7 +161,7 @@ def _find(names: Mapping[str, Any], kept: Mapping[str, Any], target: str) -> Any
     where = kept if head.startswith("$") else names
     name = head.removeprefix("$")
     if name not in where:
-        raise NameError(f"your answer does not define {name!r}")
+        raise NameError(f"the answer does not define {name!r}")
     found = where[name]
     for attribute in path:
         found = getattr(found, attribute)
@@ -156,9 +187,9 @@ def _fill(arg: Any, kept: Mapping[str, Any], name: str, inputs: dict[str, Tensor
 
 def _loss(output: Any, cotangent: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor):
-        raise TypeError(f"a tensor was expected, your answer returned {type(output).__name__}")
+        raise TypeError(f"a tensor was expected, the answer returned {type(output).__name__}")
     if not output.requires_grad:
-        raise RuntimeError("no gradient can flow through your answer: was the input detached, or converted to numbers?")
+        raise RuntimeError("no gradient can flow through the answer: was the input detached, or converted to numbers?")
     return output.sum() if cotangent is None else (output * cotangent).sum()
 
 

@@ -1,6 +1,7 @@
 """Steps, results and checks as bytes, without pickle: what leaves a learner's process must not be able to act.
 
-A message is a safetensors file: tensors as they are, everything else as JSON in its metadata.
+A message is a safetensors file: tensors as they are, everything else as JSON in its metadata. ``send`` and
+``receive`` carry messages over a socket.
 
 This file runs inside the sandbox too: of ours it imports ``steps`` only.
 """
@@ -8,6 +9,8 @@ This file runs inside the sandbox too: of ours it imports ``steps`` only.
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -15,9 +18,11 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from minideepseek.judge.steps import Ref, Result, Step
+from minideepseek.judge.sandbox.steps import Failure, Ref, Result, Step
 
-_OWN = (Ref, Step, Result)
+_OWN = (Ref, Step, Result, Failure)
+DEFINED = b"D"  # precedes a learner's results once the cells have run through
+MAX_STRUCTURE = 8 * 2**20  # bytes of JSON: a small file of brackets would otherwise fill the reader's memory
 
 
 def dumps(value: Any, kinds: tuple[type, ...] = ()) -> bytes:
@@ -25,7 +30,7 @@ def dumps(value: Any, kinds: tuple[type, ...] = ()) -> bytes:
 
     Args:
         value: the tree.
-        kinds: dataclasses allowed in it beside ``Step``, ``Result`` and ``Ref``.
+        kinds: dataclasses allowed in it beside those of ``steps``.
 
     Raises:
         TypeError: something in the tree is none of these.
@@ -43,6 +48,8 @@ def loads(blob: bytes, kinds: tuple[type, ...] = ()) -> Any:
     """
     try:
         length = int.from_bytes(blob[:8], "little")
+        if length > MAX_STRUCTURE:
+            raise ValueError("too long")
         header = json.loads(blob[8 : 8 + length])
         known = {kind.__name__: kind for kind in (*_OWN, *kinds)}
         return _decode(json.loads(header["__metadata__"]["structure"]), load(blob), known)
@@ -83,3 +90,24 @@ def _decode(value: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Any])
         return {key: _decode(item, tensors, known) for key, item in content}
     items = [_decode(item, tensors, known) for item in content]
     return tuple(items) if kind == "tuple" else items
+
+
+def send(channel: socket.socket, message: bytes) -> None:
+    """One message, its length first."""
+    channel.sendall(struct.pack("Q", len(message)) + message)
+
+
+def receive(channel: socket.socket) -> bytes | None:
+    """The next message, or None when the other end has closed."""
+    head = _exactly(channel, 8)
+    return None if head is None else _exactly(channel, struct.unpack("Q", head)[0])
+
+
+def _exactly(channel: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        block = channel.recv(min(size - len(data), 2**20))
+        if not block:
+            return None
+        data += block
+    return bytes(data)

@@ -1,0 +1,1 @@
+"""The instructor's side: submissions in, marks and feedback out."""

@@ -1,0 +1,121 @@
+"""Every task of every exercise, proved: what is right passes, what is wrong fails and is called by its name."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from minideepseek.judge.author import build
+from minideepseek.judge.author.source import find, stub
+from minideepseek.judge.sandbox import steps
+from minideepseek.judge.sandbox.forbid import forbidden
+from minideepseek.judge.sandbox.process import Outcome
+from minideepseek.judge.task import judge
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {source.number: source for source in find()}
+TASKS = [(number, task) for number, source in SOURCES.items() for task in source.task_cells]
+SALTS = {"public": "public", "hidden": "a secret of these tests"}
+
+every_task = pytest.mark.parametrize(("number", "task"), TASKS)
+both_draws = pytest.mark.parametrize("draw", SALTS)
+
+
+@lru_cache
+def drawn(number, draw):
+    return SOURCES[number].built.pack(SALTS[draw], secret=draw == "hidden")
+
+
+def verdicts(number, task, draw, answer):
+    """Of names as somebody defines them."""
+    wanted, built = drawn(number, draw).task(task), SOURCES[number].built
+
+    def run(check):
+        names = built.names(wanted.needs, built.answer(task, answer))
+        with forbidden(wanted.forbid):
+            results, printed = steps.run(names, check.steps)
+        return Outcome(results=results, printed=printed)
+
+    return judge(wanted, run)
+
+
+def said(found):
+    return [str(verdict.problem) for verdict in found if verdict.problem]
+
+
+@both_draws
+@every_task
+def test_the_solution_is_given_full_marks(number, task, draw):
+    assert said(verdicts(number, task, draw, SOURCES[number].built.solutions[task])) == []
+
+
+@both_draws
+@every_task
+def test_every_known_mistake_fails_and_is_called_by_its_name(number, task, draw):
+    mistakes = SOURCES[number].built.statements[task].mistakes
+    assert mistakes
+    for name, answer in mistakes.items():
+        assert any(problem.startswith(name) for problem in said(verdicts(number, task, draw, answer))), name
+
+
+@both_draws
+@every_task
+def test_other_right_answers_pass(number, task, draw):
+    for answer in SOURCES[number].built.statements[task].alternatives:
+        assert said(verdicts(number, task, draw, answer)) == []
+
+
+@every_task
+def test_the_untouched_stub_fails_with_a_friendly_word(number, task):
+    source = SOURCES[number]
+    space = source.built.names(drawn(number, "public").task(task).needs, {})
+    try:
+        exec(stub(source.task_cells[task]), space)
+    except NotImplementedError:
+        return  # said by the cell itself, before there is anything to check
+    names = {name: space[name] for name in source.built.solutions[task]}
+    found = verdicts(number, task, "public", names)
+    assert said(found)
+    assert not any("of your answer" in problem for problem in said(found)), "an exception is not a friendly word"
+
+
+@every_task
+def test_a_task_says_what_a_learner_wants_to_know(number, task):
+    wanted = drawn(number, "public").task(task)
+    assert wanted.kind in ("implement", "debug", "predict", "compare")
+    assert wanted.difficulty in (1, 2, 3)
+    assert len(wanted.hints) == 3
+    assert wanted.names
+    assert set(wanted.needs) <= set(SOURCES[number].task_cells)
+    if wanted.kind in ("implement", "debug"):
+        assert SOURCES[number].built.statements[task].alternatives
+        assert {"contract", "value"} <= {check.layer for check in wanted.checks}
+
+
+@pytest.mark.parametrize("number", SOURCES)
+def test_hidden_checks_are_the_same_properties_of_other_inputs(number):
+    public, hidden = drawn(number, "public"), drawn(number, "hidden")
+    for one, other in zip(public.tasks, hidden.tasks, strict=True):
+        assert [(c.name, c.layer, c.points) for c in one.checks] == [(c.name, c.layer, c.points) for c in other.checks]
+    if any(task.kind in ("implement", "debug") for task in public.tasks):
+        assert public.dumps() != hidden.dumps()
+
+
+@pytest.mark.parametrize("number", SOURCES)
+def test_what_goes_out_holds_no_solution_and_no_way_to_the_hidden_checks(number):
+    source = SOURCES[number]
+    folder = ROOT / "exercises" / source.name
+    notebook = (folder / f"{source.name}.ipynb").read_text(encoding="utf-8")
+    assert "SOLUTION" not in notebook
+    cells = json.loads(notebook)["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    for cell in source.task_cells.values():
+        assert stub(cell) in text
+    assert "@checks" not in text
+    assert all(not cell.get("outputs") for cell in cells)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{source.name}.ipynb", "checks.safetensors"]
+
+
+def test_what_goes_out_is_what_the_scripts_give():
+    assert build.check() == []
