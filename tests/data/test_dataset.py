@@ -1,7 +1,8 @@
 import json
 import math
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -246,20 +247,18 @@ def test_argument_wins_over_environment_over_the_users_cache(
     assert "minideepseek" in str(cache_folder())
 
 
-def prepare_elsewhere(cache: str, results: "multiprocessing.Queue[tuple[int, str]]") -> None:
-    data = prepare("stories", vocab_size=400, max_tokens=100_000, cache_dir=cache, progress=False)
-    results.put((int(data.train.astype(np.int64).sum()), data.folder.name))
+PREPARE = """
+import numpy as np
+from minideepseek.data import prepare
+data = prepare("stories", vocab_size=400, max_tokens=100_000, progress=False)
+print(data.train.astype(np.int64).sum(), data.folder.name)
+"""
 
 
 def test_two_processes_preparing_at_once_share_one_sound_result(cache: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=prepare_elsewhere, args=(str(cache), results)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    one, two = results.get(timeout=120), results.get(timeout=120)
-    for process in processes:
-        process.join()
+    command = [sys.executable, "-c", PREPARE]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    one, two = (process.communicate(timeout=250)[0].split() for process in processes)
     assert one == two
     (folder,) = (path for path in (cache / "tokens").iterdir() if path.is_dir())
     assert one[1] == folder.name
