@@ -36,55 +36,62 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
         return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index)
     loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
     for h, t in zip(hidden.split(_rows(weight)), targets.split(_rows(weight)), strict=True):
-        loss += _surprise(wide(product(h, weight)), t, ignore_index)[0].sum()
+        loss += _differentiate(product(h, weight), t, ignore_index)
     return loss / (targets != ignore_index).sum()
 
 
 def _rows(weight: Tensor) -> int:
-    # 16 MB of float32 logits stay in a processor's cache; a GPU wants more rows to be busy. Below 256 rows, adding up
-    # the weight's gradient would cost as much as computing it.
-    budget = 2**22 if weight.device.type == "cpu" else 2**27
+    # Enough rows to make large products, and few enough that their logits are no burden: 16 MB of bfloat16, 32 MB of
+    # float32. A GPU wants more to be busy. Below 256 rows, adding up the weight's gradient would cost as much as
+    # computing it.
+    budget = 2**23 if weight.device.type == "cpu" else 2**27
     return max(256, budget // weight.shape[0])
 
 
-def _surprise(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """logits (n, V) -> -log p(target) (n,), 0 where ignored, and p (n, V)."""
-    p = torch.softmax(logits, -1)
-    counted = targets != ignore_index
-    targets = targets.where(counted, 0)[:, None]
-    loss = p.gather(1, targets).log_().neg_()
-    # A probability below the smallest float is 0 and its logarithm infinite; only then is the longer way needed.
-    lost = loss[:, 0].isinf()
-    if on_cpu(logits) and not lost.any():
-        return loss[:, 0].where(counted, 0.0), p
-    exact = torch.logsumexp(logits, -1, keepdim=True) - logits.gather(1, targets)
-    return exact.where(lost[:, None], loss)[:, 0].where(counted, 0.0), p
+def _differentiate(logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+    """Turn logits (n, V) into the gradient of their summed loss, in place, and return that sum.
+
+    Rows to ignore add nothing to the sum; their gradient is left for the caller to leave out, where it is narrower.
+    """
+    rows = 128 if logits.device.type == "cpu" else len(logits)  # few enough that their float32 stays in the cache
+    total = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+    for block, t in zip(logits.split(rows), targets.split(rows), strict=True):
+        at = t.where(t != ignore_index, 0)[:, None]
+        p = torch.softmax(block, -1, dtype=total.dtype)
+        chance = p.gather(1, at)
+        loss = chance.log().neg_()
+        # A probability below the smallest float is 0 and its logarithm infinite; only then the longer way is needed.
+        lost = loss.isinf()
+        if not on_cpu(logits) or lost.any():
+            exact = torch.logsumexp(wide(block), -1, keepdim=True) - wide(block).gather(1, at)
+            loss = exact.where(lost, loss)
+        total += loss[:, 0].where(t != ignore_index, 0.0).sum()
+        # d loss / d logits = p - onehot(target), subtracted before p is rounded: a certain prediction has p near 1,
+        # where bfloat16 has no digits left for the difference.
+        block.copy_(p.scatter_(1, at, chance - 1))
+    return total
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
         rows = _rows(weight)
-        counted = targets != ignore_index
-        total = counted.sum()
-        share = wide(weight.new_ones(())) / total.clamp(min=1)
-        loss = torch.zeros_like(share)
+        ignored = (targets == ignore_index)[:, None]
+        loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         dhidden = torch.empty_like(hidden)
-        dweight = torch.zeros_like(wide(weight))
-        for h, dh, t, c in zip(
-            hidden.split(rows), dhidden.split(rows), targets.split(rows), counted.split(rows), strict=True
-        ):
-            surprise, p = _surprise(wide(product(h, weight)), t, ignore_index)
-            loss += surprise.sum()
-            # d loss / d logits = p - onehot(target). Subtracted before p is rounded: a certain prediction has p near
-            # 1, where bfloat16 has no digits left for the difference.
-            p.scatter_add_(1, t.where(c, 0)[:, None], -torch.ones_like(surprise)[:, None])
-            p.mul_(torch.where(c, share, 0.0)[:, None])
-            dlogits = p.to(hidden.dtype)
-            dh.copy_(product(dlogits, weight.t()))
-            dweight += weight_gradient(dlogits, h)
-        ctx.save_for_backward(dhidden, dweight.to(weight.dtype))
-        return loss / total
+        dweight = None
+        for h, dh, t in zip(hidden.split(rows), dhidden.split(rows), targets.split(rows), strict=True):
+            logits = product(h, weight)
+            loss += _differentiate(logits, t, ignore_index)
+            dh.copy_(product(logits, weight.t()))
+            part = weight_gradient(logits, h.masked_fill((t == ignore_index)[:, None], 0.0))
+            dweight = wide(part) if dweight is None else dweight.add_(part)
+        assert dweight is not None  # even no rows are split into one piece
+        counted = ignored.numel() - ignored.sum()
+        share = 1 / counted.clamp(min=1).to(dweight.dtype)
+        dhidden.masked_fill_(ignored, 0.0).mul_(share)
+        ctx.save_for_backward(dhidden, dweight.mul_(share).to(weight.dtype))
+        return loss / counted
 
     @staticmethod
     @once_differentiable
