@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,7 +58,7 @@ class Task:
         forbid: names of ready-made functions of torch that must not be called.
         hints: three, from a question to almost the code.
         checks: its properties.
-        limits: time and memory for each check.
+        limits: time and memory for all checks together.
     """
 
     id: str
@@ -96,27 +96,16 @@ class Verdict:
         return self.problem is None
 
 
-def judge(task: Task, run: Callable[[Check], Outcome]) -> list[Verdict]:
-    """Verdicts of all checks of a task, each given by ``run`` a fresh start.
-
-    Where the cells themselves do not run through, or checks have run out of time twice, the rest is not tried.
-    """
-    verdicts: list[Verdict] = []
-    late, given_up = 0, None
-    for check in task.checks:
-        outcome = Outcome() if given_up else run(check)
-        problem = given_up or _problem(check, outcome)
-        late += outcome.late
-        if problem is not None and not outcome.defined:
-            given_up = problem
-        elif late == 2:
-            given_up = Problem("not tried: two properties before it ran out of time")
-        points = check.points if problem is None else 0.0
+def judge(task: Task, outcomes: Sequence[Outcome]) -> list[Verdict]:
+    """Verdicts on all checks of a task, from what became of each."""
+    verdicts = []
+    for check, outcome in zip(task.checks, outcomes, strict=True):
+        problem = _problem(check, outcome)
         verdicts.append(
             Verdict(
                 name=check.name,
                 layer=check.layer,
-                points=points,
+                points=check.points if problem is None else 0.0,
                 out_of=check.points,
                 problem=problem,
                 printed=outcome.printed,

@@ -31,13 +31,10 @@ def verdicts(number, task, draw, answer):
     """Of names as somebody defines them."""
     wanted, built = drawn(number, draw).task(task), SOURCES[number].built
 
-    def run(check):
-        names = built.names(wanted.needs, built.answer(task, answer))
-        with forbidden(wanted.forbid):
-            results, printed = steps.run(names, check.steps)
-        return Outcome(results=results, printed=printed)
-
-    return judge(wanted, run)
+    names = built.names(wanted.needs, built.answer(task, answer))
+    with forbidden(wanted.forbid):
+        runs = [steps.run(names, check.steps) for check in wanted.checks]
+    return judge(wanted, [Outcome(results=results, printed=printed) for results, printed in runs])
 
 
 def said(found):

@@ -24,15 +24,21 @@ def sandbox():
         yield running
 
 
+def once(sandbox, source, steps=CALL, **kwargs):
+    """The outcome of one check."""
+    (outcome,) = sandbox.run([("<answer>", source)], [steps], limits=QUICK, **kwargs)
+    return outcome
+
+
 def attempt(sandbox, source, **kwargs):
     """What the learner would be told about a submission that is expected to fail."""
-    outcome = sandbox.run([("<answer>", source)], CALL, limits=QUICK, **kwargs)
+    outcome = once(sandbox, source, **kwargs)
     failure = outcome.problem or outcome.results[0].failure
     return failure if failure is None or isinstance(failure, str) else f"{failure.kind}: {failure.message}"
 
 
 def test_an_honest_answer_gives_its_values_gradients_and_prints(sandbox):
-    outcome = sandbox.run([("<answer>", "def f(x, w):\n    print('working')\n    return x * w")], CALL)
+    outcome = once(sandbox, "def f(x, w):\n    print('working')\n    return x * w", CALL)
     assert outcome.problem is None
     assert outcome.printed == "working\n"
     for rule in (Equals(expected=X * W), Reaches(), Untouched()):
@@ -54,7 +60,7 @@ def test_an_honest_answer_gives_its_values_gradients_and_prints(sandbox):
         ("import sys; sys.modules['minideepseek.judge.steps']", "KeyError"),
         ("g = 1", "does not define 'f'"),
         (
-            "import os\nfor fd in range(3, 60):\n  try: os.write(fd, b'x' * 99)\n  except OSError: pass\nos._exit(0)",
+            "import os\nfor fd in range(3, 60):\n  try: os.write(fd, b'\\3' + b'\\0' * 7 + b'abc')\n  except OSError: pass",
             "channel",
         ),
     ],
@@ -102,7 +108,7 @@ def test_what_holds_the_answers_cannot_be_read(sandbox):
     package = Path(transformers.__file__).with_name("activations.py")
     for file in (package, root / "minideepseek/layers/norm.py", root / "kernels/rms_norm.py", root / "exercises/src"):
         assert "Permission denied" in attempt(sandbox, f"open({str(file)!r}).read()")
-    listed = sandbox.run([("<answer>", f"import os\ndef f(): return os.listdir({str(root)!r})")], [Step(target="f")])
+    listed = once(sandbox, f"import os\ndef f(): return os.listdir({str(root)!r})", [Step(target="f")])
     assert listed.results[0].failure.kind == "PermissionError"
 
 
@@ -114,7 +120,7 @@ def test_a_ready_made_function_is_refused_by_name(sandbox):
 
 def test_patching_torch_in_the_answer_convinces_nobody(sandbox):
     source = "import torch\ntorch.testing.assert_close = torch.allclose = lambda *a, **k: True\ndef f(x, w): return x"
-    outcome = sandbox.run([("<answer>", source)], CALL[:1], limits=QUICK)
+    outcome = once(sandbox, source, CALL[:1])
     assert Equals(expected=X * W).verdict([outcome.results[0]]) is not None
 
 
@@ -125,12 +131,12 @@ builtins.leak = torch.leak = 1
 open('leak', 'w').close()
 def f(x, w): return x * w
 """
-    sandbox.run([("<answer>", leak)], CALL)
+    once(sandbox, leak, CALL)
     look = """
 import builtins, os, torch
 def f(x, w): return [hasattr(builtins, 'leak'), hasattr(torch, 'leak'), os.path.exists('leak')]
 """
-    outcome = sandbox.run([("<answer>", look)], [Step(target="f", args=(X, W))])
+    outcome = once(sandbox, look, [Step(target="f", args=(X, W))])
     assert outcome.results[0].value == [False, False, False]
 
 
@@ -139,10 +145,33 @@ def test_a_gigabyte_of_output_is_cut_off(sandbox):
 
 
 def test_a_report_can_say_what_protects(sandbox):
-    outcome = sandbox.run([("<answer>", "def f(x, w): return x * w")], CALL)
+    outcome = once(sandbox, "def f(x, w): return x * w", CALL)
     assert set(outcome.protections) <= set(PROTECTIONS)
     if sys.platform == "linux":
         assert {"files", "fork"} <= set(outcome.protections)
+
+
+def test_a_check_that_ends_the_process_costs_itself_only(sandbox):
+    source = "import os\ndef f(x, w):\n    if len(x) == 2: os._exit(0)\n    return x * w"
+    checks = [[Step(target="f", args=(torch.ones(rows, 4), W))] for rows in (1, 2, 3, 2, 4)]
+    outcomes = sandbox.run([("<answer>", source)], checks, limits=QUICK)
+    assert [bool(outcome.problem) for outcome in outcomes] == [False, True, False, True, False]
+    assert [len(outcome.results[0].value) for outcome in outcomes if outcome.results] == [1, 3, 4]
+
+
+def test_after_two_endless_loops_the_rest_is_not_tried(sandbox):
+    source = "def f(x, w):\n    while len(x) > 1: pass\n    return x"
+    checks = [[Step(target="f", args=(torch.ones(rows, 4), W))] for rows in (1, 2, 3, 1)]
+    outcomes = sandbox.run([("<answer>", source)], checks, limits=Limits(cpu_s=1, wall_s=3))
+    assert outcomes[0].problem is None
+    assert all("loop" in outcome.problem for outcome in outcomes[1:3])
+    assert "not tried" in outcomes[3].problem
+
+
+def test_cells_that_fail_fail_every_check_at_once(sandbox):
+    outcomes = sandbox.run([("<answer>", "while True: pass")], [CALL] * 5, limits=Limits(cpu_s=1, wall_s=3))
+    assert len(outcomes) == 5
+    assert all("loop" in outcome.problem for outcome in outcomes)
 
 
 ALONE = """

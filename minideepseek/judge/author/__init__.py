@@ -36,8 +36,9 @@ line with the bug, a variable that waits for a number), it follows the solution 
 
 ``kind`` is implement, debug, predict or compare, ``difficulty`` 1 to 3. ``needs=["block.rope"]`` names tasks whose
 cells run before this one; ``forbid=["softmax"]`` names what torch must not do for the learner, wherever torch offers
-it; ``seconds=20`` of processor time replaces the 10 that each check may use. Answers cannot import minideepseek or
-transformers: that is where the answers are. A task's cell must stand alone with the given cells and those it needs.
+it; ``seconds=20`` of processor time replaces the 10 that the checks of a task may use together. Answers cannot import
+minideepseek or transformers: that is where the answers are. A task's cell must stand alone with the given cells and
+those it needs.
 
 **A judge's cell** declares how one task is judged::
 

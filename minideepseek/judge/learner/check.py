@@ -18,7 +18,7 @@ from minideepseek.judge.learner.scope import borrowed
 from minideepseek.judge.sandbox import steps
 from minideepseek.judge.sandbox.forbid import forbidden
 from minideepseek.judge.sandbox.process import Outcome
-from minideepseek.judge.task import Check, Pack, Task, judge
+from minideepseek.judge.task import Pack, Task, judge
 
 
 def check(task: str, *answers: Any) -> Any:
@@ -37,9 +37,8 @@ def check(task: str, *answers: Any) -> Any:
     pack, wanted = packs.find(task)
     if len(answers) != len(wanted.names):
         raise UserError(f'{task} is checked with: check("{task}", {", ".join(wanted.names)})')
-    report = Report(
-        task=wanted, verdicts=judge(wanted, _runner(pack, wanted, answers)), notes=list(_notes(pack, wanted, answers))
-    )
+    verdicts = judge(wanted, _run(pack, wanted, answers))
+    report = Report(task=wanted, verdicts=verdicts, notes=list(_notes(pack, wanted, answers)))
     if "NBGRADER_EXECUTION" in os.environ:
         return _for_nbgrader(report)
     if report.started:
@@ -91,19 +90,14 @@ def solution(task: str) -> Text:
     return Text(title=f"{task}, a solution", body=solution(source.task_cells[task]), code=True)
 
 
-def _runner(pack: Pack, task: Task, answers: tuple[Any, ...]) -> Any:
-    learners = _namespaces(answers)
-
-    def run(check: Check) -> Outcome:
-        names: dict[str, Any] = {"__name__": "answer"}
-        exec(pack.given, names)
-        names.update(zip(task.names, answers, strict=True))
-        exec(pack.driver, names)
-        with forbidden(task.forbid, names, *learners):
-            results, printed = steps.run(names, check.steps)
-        return Outcome(results=results, printed=printed)
-
-    return run
+def _run(pack: Pack, task: Task, answers: tuple[Any, ...]) -> list[Outcome]:
+    names: dict[str, Any] = {"__name__": "answer"}
+    exec(pack.given, names)
+    names.update(zip(task.names, answers, strict=True))
+    exec(pack.driver, names)
+    with forbidden(task.forbid, names, *_namespaces(answers)):
+        runs = [steps.run(names, check.steps) for check in task.checks]
+    return [Outcome(results=results, printed=printed) for results, printed in runs]
 
 
 def _namespaces(answers: tuple[Any, ...]) -> list[dict[str, Any]]:

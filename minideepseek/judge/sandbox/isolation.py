@@ -26,7 +26,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one check of one submission may use.
+    """What the process that runs one task of one submission may use.
 
     Attributes:
         cpu_s: seconds of processor time.

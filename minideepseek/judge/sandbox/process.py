@@ -16,29 +16,25 @@ from typing import Any
 from minideepseek.errors import UserError
 from minideepseek.judge.sandbox import wire
 from minideepseek.judge.sandbox.isolation import PROTECTIONS, Limits
-from minideepseek.judge.sandbox.steps import MAX_PRINTED, Result, Step
+from minideepseek.judge.sandbox.steps import MAX_PRINTED, Failure, Result, Step
 
 START_SECONDS = 120.0  # torch on a cold disk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How the learner's code behaved.
+    """How the learner's code behaved in one check.
 
     Attributes:
         results: of the steps that ran, in order.
         printed: what the code wrote to stdout and stderr.
         problem: None, or one sentence: it ran out of time, it ended its process ...
-        defined: the cells themselves ran through; otherwise every other check will end the same way.
-        late: it ran out of time.
         protections: what the kernel enforced; keys of ``isolation.PROTECTIONS``.
     """
 
     results: Sequence[Result] = ()
     printed: str = ""
     problem: str | None = None
-    defined: bool = True
-    late: bool = False
     protections: Sequence[str] = ()
 
 
@@ -57,26 +53,44 @@ class Sandbox:
     def run(
         self,
         sources: Sequence[tuple[str, str]],
-        steps: Sequence[Step],
+        checks: Sequence[Sequence[Step]],
         *,
         limits: Limits | None = None,
         forbid: Sequence[str] = (),
-    ) -> Outcome:
-        """Execute cells in a fresh confined process and run the steps on what they define.
+    ) -> list[Outcome]:
+        """Execute cells in a fresh confined process and run the steps of each check on what they define.
+
+        A check that ends the process, or runs out of time, costs its own outcome only: a fresh process goes on with
+        the next one. After two that ran out of time the rest is not tried.
 
         Args:
             sources: file name (``<answer>`` for the learner's) and Python source of cells, in order.
-            steps: what to do with the names they define.
-            limits: time and memory.
+            checks: what to do with the names they define.
+            limits: time and memory of a process.
             forbid: names of ready-made functions of torch that must not be called.
 
         Raises:
             UserError: no sandbox can be started on this machine.
         """
-        limits = limits or Limits()
+        outcomes: list[Outcome] = []
+        late = 0
+        while (left := checks[len(outcomes) :]) and late < 2:
+            answered, ran_out = self._fork(sources, left, limits or Limits(), forbid)
+            outcomes += answered
+            late += ran_out
+        return outcomes + [Outcome(problem="not tried: two properties before it ran out of time")] * len(left)
+
+    def _fork(
+        self,
+        sources: Sequence[tuple[str, str]],
+        checks: Sequence[Sequence[Step]],
+        limits: Limits,
+        forbid: Sequence[str],
+    ) -> tuple[list[Outcome], bool]:
+        """Outcomes of the first few checks, one at least; and whether time ran out."""
         request = {
             "sources": [(file, source) for file, source in sources],
-            "steps": list(steps),
+            "checks": [list(steps) for steps in checks],
             "limits": asdict(limits),
             "forbid": list(forbid),
         }
@@ -89,8 +103,15 @@ class Sandbox:
         if reply is None:  # only where the kernel protects little can an answer get this far; the next one must not pay
             self._stop()
             self._start()
-            return Outcome(problem="it ended the process that ran it, and got no result")
-        return _outcome(wire.loads(reply), limits)
+            return [Outcome(problem="it ended the process that ran it, and got no result")] * len(checks), False
+        ended = wire.loads(reply)
+        late, code = bool(ended["late"]), int(ended["code"])
+        outcomes = _outcomes(ended["answer"].numpy().tobytes(), len(checks))
+        if outcomes is None:  # the cells themselves did not run through: so it would be in every check
+            return [Outcome(problem=_explain(late, code, limits))] * len(checks), False
+        if len(outcomes) < len(checks):
+            outcomes.append(Outcome(problem=_explain(late, code, limits)))
+        return outcomes, late or code == _KILLED
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -120,31 +141,38 @@ class Sandbox:
         self._process.wait()
 
 
-def _outcome(ended: dict[str, Any], limits: Limits) -> Outcome:
-    blob = ended["answer"].numpy().tobytes()
-    late, defined = ended["ended"] == "late", blob[:1] == wire.DEFINED
-    blob = blob.removeprefix(wire.DEFINED)
-    if late or not blob:
-        code = int(ended["code"])
-        return Outcome(problem=_explain(late, code, limits), defined=defined, late=late or code == 128 + 9)
+_KILLED = 128 + 9  # by the limit on processor time, or by the system for want of memory
+
+
+def _outcomes(answer: bytes, checks: int) -> list[Outcome] | None:
+    """What a process answered before it ended: untrusted bytes. None if its cells did not run through."""
+    outcomes: list[Outcome] = []
+    head: Any = None
     try:
-        message = wire.loads(blob)
-        return Outcome(
-            results=[result for result in message["results"] if isinstance(result, Result)],
-            printed=str(message["printed"])[:MAX_PRINTED],
-            defined=defined,
-            protections=[name for name in PROTECTIONS if name in message["protections"]],
-        )
+        for number, blob in enumerate(wire.messages(answer)):
+            message = wire.loads(blob)
+            if number == 0:
+                head = message
+                protections = [name for name in PROTECTIONS if name in head["protections"]]
+                if isinstance(head["failure"], Failure):
+                    return [Outcome(results=[Result(failure=head["failure"])], protections=protections)] * checks
+            elif len(outcomes) < checks:
+                results = [result for result in message["results"] if isinstance(result, Result)]
+                printed = str(message["printed"])[:MAX_PRINTED]
+                outcomes.append(Outcome(results=results, printed=printed, protections=protections))
     except (ValueError, KeyError, TypeError):
-        return Outcome(problem="it wrote into the judge's channel; no result can be taken from it", defined=defined)
+        problem = "it wrote into the judge's channel; no result can be taken from it"
+        outcomes += [Outcome(problem=problem)] * (checks - len(outcomes))
+        return outcomes
+    return None if head is None else outcomes
 
 
 def _explain(late: bool, code: int, limits: Limits) -> str:
     if late:
         return f"no answer within {limits.wall_s:g} s (an endless loop?), or more output than fits"
     signals = {
+        _KILLED: f"it used up {limits.cpu_s} s of processor time (an endless loop?), or all the memory there is",
         128 + 25: "it wrote more than the size a file may have",
-        128 + 9: f"it used up {limits.cpu_s} s of processor time (an endless loop?), or all the memory there is",
         128 + 11: "it crashed the interpreter (segmentation fault)",
         128 + 6: "it aborted the interpreter",
     }

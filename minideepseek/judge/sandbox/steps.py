@@ -112,7 +112,7 @@ def run(names: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Result], 
         for step in steps:
             try:
                 results.append(_run(names, kept, step))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 results.append(Result(failure=describe(error)))
                 break
     return results, printed.getvalue()[:MAX_PRINTED]
@@ -122,6 +122,8 @@ def describe(error: BaseException) -> Failure:
     """An exception as data, with the line of the learner's code it came from."""
     message = " ".join(str(error).split())[:500]
     kind = type(error).__name__
+    if isinstance(error, SystemExit):
+        message = "a notebook never calls exit()"
     if isinstance(error, SyntaxError):
         return Failure(kind=kind, message=error.msg, line=error.lineno, text=(error.text or "").strip())
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _LEARNERS.search(frame.filename)]
@@ -200,7 +202,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _data(value: Any) -> Any:
     """The part of a value that can travel: tensors, numbers, strings, and containers of them."""
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        plain = value.layout == torch.strided and not value.is_complex() and value.device.type != "meta"
+        return (
+            value.detach().as_subclass(Tensor).cpu().clone()
+            if plain
+            else f"{value.dtype}, {value.layout}, {value.device}"
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
 """Steps, results and checks as bytes, without pickle: what leaves a learner's process must not be able to act.
 
 A message is a safetensors file: tensors as they are, everything else as JSON in its metadata. ``send`` and
-``receive`` carry messages over a socket.
+``receive`` carry messages over a socket, ``write`` and ``messages`` through a pipe.
 
 This file runs inside the sandbox too: of ours it imports ``steps`` only.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -21,7 +21,6 @@ from torch import Tensor
 from minideepseek.judge.sandbox.steps import Failure, Ref, Result, Step
 
 _OWN = (Ref, Step, Result, Failure)
-DEFINED = b"D"  # precedes a learner's results once the cells have run through
 MAX_STRUCTURE = 8 * 2**20  # bytes of JSON: a small file of brackets would otherwise fill the reader's memory
 
 
@@ -90,6 +89,23 @@ def _decode(value: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Any])
         return {key: _decode(item, tensors, known) for key, item in content}
     items = [_decode(item, tensors, known) for item in content]
     return tuple(items) if kind == "tuple" else items
+
+
+def write(pipe: BinaryIO, message: bytes) -> None:
+    """One message to a file or pipe, its length first."""
+    pipe.write(struct.pack("Q", len(message)) + message)
+    pipe.flush()
+
+
+def messages(blob: bytes) -> Iterator[bytes]:
+    """What ``write`` wrote, as far as it is whole."""
+    at = 0
+    while at + 8 <= len(blob):
+        (length,) = struct.unpack("Q", blob[at : at + 8])
+        at += 8 + length
+        if at > len(blob):
+            return
+        yield blob[at - length : at]
 
 
 def send(channel: socket.socket, message: bytes) -> None:

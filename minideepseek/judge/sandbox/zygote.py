@@ -29,7 +29,7 @@ import numpy  # noqa: F401  loaded here, once, for all forks
 import torch
 
 HERE = Path(__file__).parent
-MAX_ANSWER = 64 * 2**20  # bytes of results that are read from one check
+MAX_ANSWER = 64 * 2**20  # bytes of results that are read from one process
 
 
 def _load(name: str) -> Any:
@@ -68,7 +68,7 @@ def main(channel: socket.socket) -> None:
 
 
 def serve(request: Mapping[str, Any], channel: socket.socket) -> dict[str, Any]:
-    """Run one check in a world of its own; returns how it ended and what it answered (bytes not yet trusted)."""
+    """Run one answer in a world of its own; returns how it ended and what it answered (bytes not yet trusted)."""
     limits = isolation.Limits(**request["limits"])
     scratch = Path(tempfile.mkdtemp(prefix="mds-task-"))
     answer_r, answer_w = os.pipe()
@@ -94,7 +94,7 @@ def serve(request: Mapping[str, Any], channel: socket.socket) -> dict[str, Any]:
     shutil.rmtree(scratch, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
     blob = torch.frombuffer(bytearray(answer), dtype=torch.uint8) if answer else torch.empty(0, dtype=torch.uint8)
-    return {"ended": "late" if late else "ok", "code": code, "answer": blob}
+    return {"late": late, "code": code, "answer": blob}
 
 
 def _watch(request: Mapping[str, Any], limits: Any, scratch: Path, answer_w: int, pid_w: int) -> NoReturn:
@@ -133,13 +133,10 @@ def _answer(request: Mapping[str, Any], limits: Any, scratch: Path, answer_w: in
         del sys.modules[name]
     with os.fdopen(answer_w, "wb") as pipe, forbid.forbidden(request["forbid"]):
         names, failure = define(request["sources"])
-        if failure is None:
-            pipe.write(wire.DEFINED)
-            pipe.flush()
-            results, printed = steps.run(names, request["steps"])
-        else:
-            results, printed = [steps.Result(failure=failure)], ""
-        pipe.write(wire.dumps({"results": results, "printed": printed, "protections": protections}))
+        wire.write(pipe, wire.dumps({"failure": failure, "protections": protections}))
+        for check in request["checks"] if failure is None else ():
+            results, printed = steps.run(names, check)
+            wire.write(pipe, wire.dumps({"results": results, "printed": printed}))
     os._exit(0)
 
 
@@ -150,8 +147,6 @@ def define(sources: Sequence[tuple[str, str]]) -> tuple[dict[str, Any], Any]:
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         try:
             exec(compile(source, file, "exec", dont_inherit=True), names)
-        except SystemExit:
-            return names, steps.Failure(kind="SystemExit", message="a notebook cell never calls exit()")
         except BaseException as error:
             return names, steps.describe(error)
     return names, None
@@ -191,7 +186,7 @@ def _collect(descriptor: int, deadline: float, channel: socket.socket) -> tuple[
             blocks.append(block)
             size += len(block)
             if size > MAX_ANSWER:
-                return b"", True
+                break
     return b"".join(blocks), True
 
 
