@@ -85,7 +85,7 @@ def find_start(out: Path, resume: bool | str | Path, cfg: TrainConfig, warn: Cal
             return Start()
     else:
         if state.checkpoints(out) or (out / "config.json").exists():
-            raise UserError(f"{out} already holds a run or a model; resume it, or choose another folder")
+            raise UserError(f"{out} already holds a run or a model; go on with it (--resume), or choose another folder")
         if resume is False:
             return Start()
         path = Path(resume)
@@ -154,7 +154,11 @@ def _check_settings(path: Path, facts: dict[str, Any], cfg: TrainConfig) -> None
     common = agree_until(cfg.schedule, steps=planned, other=cfg.steps, warmup=cfg.warmup)
     if step > common:
         usable = [p for p in state.checkpoints(path.parent.parent) if (state.step_of(p) or 0) <= common]
-        where = f"resume from {usable[-1]} into another folder" if usable else "start a new run"
+        where = (
+            f"extend it from {usable[-1]} into another folder (--extend; in Python resume=PATH)"
+            if usable
+            else "start a new run"
+        )
         raise UserError(
             f"cannot go on to {cfg.steps} steps from {path}: it was to end at {planned}, and after step {common} its "
             f"learning rate is no longer that of a run of {cfg.steps}; {where}"

@@ -273,7 +273,7 @@ def test_beyond_the_point_one_is_told_where_to_extend_from(tmp_path: Path) -> No
     train(TINY, tiny_data(), QUICK, out=tmp_path, progress=False)
     with pytest.raises(UserError, match="cannot go on to 20 steps") as caught:
         train(TINY, tiny_data(), replace(QUICK, steps=20), out=tmp_path, resume=True, progress=False)
-    assert f"resume from {tmp_path / 'checkpoints' / 'step-000008'} into another folder" in str(caught.value)
+    assert f"extend it from {tmp_path / 'checkpoints' / 'step-000008'} into another folder" in str(caught.value)
 
 
 def test_a_cosine_cannot_be_extended(tmp_path: Path) -> None:
