@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from minideepseek.accounting import report
 from minideepseek.checkpoint import load
 from minideepseek.errors import UserError
-from minideepseek.generate import generate, stream
+from minideepseek.generate import Speculation, generate, stream
 from minideepseek.generations import generations
 from minideepseek.model import ModelConfig, Transformer
 
@@ -16,6 +16,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 
 __all__ = [
     "ModelConfig",
+    "Speculation",
     "Transformer",
     "UserError",
     "__version__",

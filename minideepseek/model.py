@@ -168,13 +168,13 @@ class Transformer(nn.Module):
                 parameter.normal_(0.0, self.cfg.init_std or 0.4 / math.sqrt(fan_in), generator=generator)
 
     def hidden(self, ids: Tensor, ctx: Context) -> Tensor:
-        """ids (B, T) int64 -> the stream after the last block, before the final norm: (B, T, D)."""
+        """ids (B, T) int64 -> what the head reads, the normed stream after the last block: (B, T, D)."""
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, ctx)
         if ctx.cache is not None:
             ctx.cache.length = ctx.columns[1]
-        return x
+        return self.norm(x)
 
     def context(
         self,
@@ -231,8 +231,8 @@ class Transformer(nn.Module):
         return self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Stream (..., D) -> logits (..., V), float32 at least."""
-        logits = self.head(self.norm(x))
+        """What ``hidden`` returns (..., D) -> logits (..., V), float32 at least."""
+        logits = self.head(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def loss(self, ids: Tensor, *, segments: Tensor | None = None) -> Losses:
@@ -252,7 +252,7 @@ class Transformer(nn.Module):
         ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
         if segments is not None:
             targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
-        hidden = self.norm(self.hidden(inputs, ctx))
+        hidden = self.hidden(inputs, ctx)
         lm = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
         if self.training and self.mtp_weight:
             self._add_mtp_loss(hidden, ids, segments, ctx)

@@ -25,7 +25,7 @@ def tokens(batch=2, length=12, seed=0):
 
 def chain(net, ids):
     """Logits of each module over a whole text: module k at position i stands for token i + k + 1."""
-    hidden = net.norm(net.hidden(ids, net.context(ids)))
+    hidden = net.hidden(ids, net.context(ids))
     found = []
     for k, predictor in enumerate(net.mtp, 1):
         n = ids.shape[1] - k

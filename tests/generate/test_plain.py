@@ -12,7 +12,7 @@ from torch import Tensor
 
 import minideepseek as mds
 from minideepseek import UserError
-from minideepseek.generate import filter_logits, sample
+from minideepseek.generate import Sampling, filter_logits
 from minideepseek.layers import GQA, SwiGLU
 from minideepseek.model import ModelConfig, Transformer
 
@@ -191,13 +191,13 @@ def test_top_p_is_taken_of_what_top_k_leaves() -> None:
 @pytest.mark.parametrize("temperature", [1e-30, 1e-3, 0.0])
 def test_cold_sampling_is_greedy_and_never_overflows(temperature: float) -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0], [80.0, -70.0, 2.0]])
-    drawn = sample(logits, temperature=temperature, top_k=None, top_p=1.0, generator=generator())
+    drawn = Sampling(temperature=temperature).draw(logits, generator())
     assert drawn.tolist() == [1, 0]
 
 
 def test_hot_sampling_is_uniform() -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0]]).expand(30_000, -1)
-    drawn = sample(logits, temperature=1e6, top_k=None, top_p=1.0, generator=generator())
+    drawn = Sampling(temperature=1e6).draw(logits, generator())
     assert torch.bincount(drawn).float().sub(10_000).abs().max() < 300
 
 

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from minideepseek.errors import UserError
+from minideepseek.generate.sampling import Sampling
+from minideepseek.generate.speculate import Speculation, speculate
 from minideepseek.model import Transformer
 
 Prompts = Tensor | Sequence[Sequence[int] | Tensor]
-
-
-def filter_logits(logits: Tensor, *, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
-    """Set the logits of tokens that may not be drawn to -inf.
-
-    Args:
-        logits: (..., V).
-        top_k: keep the k likeliest (ties at the border are all kept); None keeps every token.
-        top_p: keep the smallest set of likeliest tokens whose probability reaches ``top_p`` (nucleus sampling,
-            Holtzman et al., arXiv 1904.09751); the likeliest token always stays.
-    """
-    if top_k is not None and top_k < logits.shape[-1]:
-        border = logits.topk(top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < border, -torch.inf)
-    if top_p < 1.0:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        probability = ordered.softmax(-1)
-        before = probability.cumsum(-1) - probability  # mass of the tokens ahead of this one
-        drop = (before >= top_p).scatter(-1, order, before >= top_p)
-        drop.scatter_(-1, order[..., :1], False)
-        logits = logits.masked_fill(drop, -torch.inf)
-    return logits
-
-
-def sample(
-    logits: Tensor, *, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator | None
-) -> Tensor:
-    """Draw one token for each row: logits (B, V) -> (B,) int64. Temperature 0 takes the likeliest."""
-    if temperature == 0.0:
-        return logits.argmax(-1)
-    # The likeliest token at zero: however small the temperature, nothing overflows.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature
-    probability = filter_logits(scaled, top_k=top_k, top_p=top_p).softmax(-1)
-    return torch.multinomial(probability, 1, generator=generator)[:, 0]
 
 
 def _batch(model: Transformer, ids: Prompts) -> tuple[Tensor, Tensor]:
@@ -82,20 +49,31 @@ def stream(
     top_p: float = 1.0,
     seed: int | None = None,
     eos_id: int | None = None,
+    speculative: bool | Speculation = False,
 ) -> Iterator[Tensor]:
     """Yield the next token of every prompt, (B,) int64, step by step.
 
     Arguments are those of ``generate``. A row that has ended keeps yielding ``eos_id``; the stream stops when all
     rows have ended.
     """
-    fine = 0 <= temperature < math.inf and 0 < top_p <= 1 and (top_k is None or top_k >= 1) and max_new_tokens >= 0
-    if not fine:
-        raise UserError(
-            f"sampling needs 0 <= temperature, 0 < top_p <= 1, top_k >= 1 and max_new_tokens >= 0, not "
-            f"{temperature=}, {top_p=}, {top_k=}, {max_new_tokens=}"
-        )
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    if max_new_tokens < 0:
+        raise UserError(f"max_new_tokens={max_new_tokens} must not be negative")
     rows, lengths = _batch(model, ids)
-    steps = _stream(model, rows, lengths, max_new_tokens, temperature, top_k, top_p, seed, eos_id)
+    generator = None if seed is None else torch.Generator(rows.device).manual_seed(seed)
+    if speculative is False:
+        steps = _stream(model, rows, lengths, max_new_tokens, sampling, generator, eos_id)
+    else:
+        steps = speculate(
+            model,
+            rows,
+            lengths,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            generator=generator,
+            eos_id=eos_id,
+            record=Speculation() if speculative is True else speculative,
+        )
     return (token.clone() for token in steps)  # out here it is an ordinary tensor, which training may use too
 
 
@@ -105,13 +83,10 @@ def _stream(
     rows: Tensor,
     lengths: Tensor,
     max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    seed: int | None,
+    sampling: Sampling,
+    generator: torch.Generator | None,
     eos_id: int | None,
 ) -> Iterator[Tensor]:
-    generator = None if seed is None else torch.Generator(rows.device).manual_seed(seed)
     batch, width = rows.shape
     ragged = bool((lengths < width).any())
     if max_new_tokens == 0:
@@ -123,7 +98,7 @@ def _stream(
     last = hidden[torch.arange(batch, device=rows.device), lengths - 1]  # (B, D): only this row of logits is needed
     ended = torch.zeros(batch, dtype=torch.bool, device=rows.device)
     for step in range(max_new_tokens):
-        token = sample(model.logits(last), temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        token = sampling.draw(model.logits(last), generator)
         if eos_id is not None:
             token = token.masked_fill(ended, eos_id)
             ended |= token == eos_id
@@ -145,6 +120,7 @@ def generate(
     top_p: float = 1.0,
     seed: int | None = None,
     eos_id: int | None = None,
+    speculative: bool | Speculation = False,
 ) -> Tensor | list[list[int]]:
     """Continue prompts.
 
@@ -157,13 +133,17 @@ def generate(
         top_p: draw from the smallest set of tokens with this probability together.
         seed: the same seed gives the same text on the same machine; None draws from torch's global generator.
         eos_id: a row ends when it draws this token.
+        speculative: let the modules that look ahead draft and the model judge several tokens in one pass: the same
+            greedy text (but for ties in the last bit), drawn text of the same distribution, sooner. A ``Speculation``
+            counts what was accepted.
 
     Returns:
         For a tensor: prompts and continuations, (B, T + new), rows that ended early filled up with ``eos_id``.
         For a list: lists of ids, each cut after its ``eos_id``.
 
     Raises:
-        UserError: an empty prompt, ids outside the vocabulary, or sampling settings out of range.
+        UserError: an empty prompt, ids outside the vocabulary, sampling settings out of range, or speculation with a
+            model that has no modules that look ahead.
     """
     steps = stream(
         model,
@@ -174,6 +154,7 @@ def generate(
         top_p=top_p,
         seed=seed,
         eos_id=eos_id,
+        speculative=speculative,
     )
     new = list(steps)
     if isinstance(ids, Tensor):
