@@ -189,11 +189,12 @@ class _Attention(torch.autograd.Function):
         grad = grad.unflatten(1, (groups, per_group))
         wide = torch.promote_types(k.dtype, torch.float32)  # several blocks add to the same key
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k, dtype=wide), torch.zeros_like(v, dtype=wide)
+        scaled = k * ctx.scale
         for (start, stop, seen), p in zip(_blocks(queries, k.shape[1], ctx.causal), kept, strict=True):
             g, rows = _rows(grad, start, stop), _rows(q, start, stop) * ctx.scale
             dv[:, :seen] += p.mT @ g
             dscores = torch.ops.aten._softmax_backward_data(g @ v[:, :seen].mT, p, -1, p.dtype)
             dk[:, :seen] += dscores.mT @ rows
-            tile = (dscores @ k[:, :seen]).view(batch, groups, per_group, stop - start, width)
-            torch.mul(tile, ctx.scale, out=dq[:, :, :, start:stop])
+            tile = (dscores @ scaled[:, :seen]).view(batch, groups, per_group, stop - start, width)
+            dq[:, :, :, start:stop] = tile
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None
