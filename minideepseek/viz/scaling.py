@@ -118,16 +118,16 @@ def three_axes(
     return figure
 
 
-def near_optimal(maps: Mapping[str, ArrayLike], *, lr: Sequence[str], batch: Sequence[str], title: str) -> Picture:
+def near_optimal(maps: Mapping[float, ArrayLike], *, lr: Sequence[str], batch: Sequence[str], title: str) -> Picture:
     """How far from the best each pair of learning rate and batch ends, a panel for each budget.
 
     Args:
-        maps: label -> (lr, batch) losses. Cells within a quarter of a percent of the panel's best get a frame.
+        maps: budget -> (lr, batch) losses. Cells within a quarter of a percent of the panel's best get a frame.
         lr, batch: how the rows and columns are called, in multiples of what the law says; "1" is the law itself.
         title: the finding.
     """
     figure, panels = canvas(title, cols=len(maps), height=4.0)
-    for axes, (label, losses) in zip(panels, maps.items(), strict=True):
+    for axes, (budget, losses) in zip(panels, maps.items(), strict=True):
         losses = np.asarray(losses, dtype=float)
         excess = losses / losses.min() - 1
         shade = np.clip(np.log10(np.maximum(excess, NEAR_OPTIMAL) / NEAR_OPTIMAL) / 2, 0, 1)
@@ -141,7 +141,7 @@ def near_optimal(maps: Mapping[str, ArrayLike], *, lr: Sequence[str], batch: Seq
                 axes.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, edgecolor=GOLD, linewidth=3))
         axes.set_xticks(range(len(batch)), batch)
         axes.set_yticks(range(len(lr)), lr)
-        axes.set(xlabel="batch, in multiples of the law's", title=label)
+        axes.set(xlabel="batch, in multiples of the law's", title=f"C = {_power(budget)} FLOPs")
         axes.grid(visible=False)
         axes.tick_params(length=0)
     panels[0].set_ylabel("learning rate, in multiples")

@@ -50,7 +50,7 @@ def test_three_axes_move_runs_sideways_only():
 
 def test_frames_mark_what_is_within_a_quarter_percent():
     losses = 2.0 * np.array([[1.0, 1.0024], [1.0026, 1.5]])
-    axes = near_optimal({"C": losses}, lr=["½", "1"], batch=["1", "2"], title="t").axes[0]
+    axes = near_optimal({1e9: losses}, lr=["½", "1"], batch=["1", "2"], title="t").axes[0]
     assert len(axes.patches) == 2
     assert [text.get_text() for text in axes.texts] == ["best", "+0.2 %", "+0.3 %\nlaw", "+50.0 %"]
 
