@@ -12,10 +12,13 @@ attention   ``attention_map``, ``head_sharing``
 rotation    ``rotation_dials``: RoPE as hands that turn
 bricks      ``block_diagram``, ``norm_picture``, ``gate_picture``
 data        ``funnel``, ``resemblance``, ``band_curve``, ``rows_of_documents`` ...: what happens to a corpus
+training    ``loop_diagram``, ``runs`` (loss above, learning rate below), ``update_sizes``
+live        ``live_curve``: ``runs`` while it goes on
 scaling     ``valleys``, ``laws_of``, ``near_optimal``, ``forecast``, ``budget_plan``: scaling laws
-text        ``cuts``, ``parts``, ``cards``, ``verdicts``: text as HTML, which has a font for every script
+text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HTML, which has every font
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
+family      ``family``: the generations on one page
 widgets     ``knob``: a figure with sliders, and a picture where there are none
 ==========  =======================================================================
 """
@@ -33,10 +36,12 @@ from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
 from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
 from minideepseek.viz.ledger import ledger
+from minideepseek.viz.live import live_curve
 from minideepseek.viz.rotation import rotation_dials
 from minideepseek.viz.scaling import budget_plan, forecast, laws_of, near_optimal, three_axes, valleys
 from minideepseek.viz.style import canvas, use_style
-from minideepseek.viz.text import cards, cuts, parts, verdicts
+from minideepseek.viz.text import cards, cuts, next_tokens, parts, verdicts
+from minideepseek.viz.training import loop_diagram, runs, update_sizes
 from minideepseek.viz.widgets import knob
 
 use_style()
@@ -59,7 +64,10 @@ __all__ = [
     "knob",
     "laws_of",
     "ledger",
+    "live_curve",
+    "loop_diagram",
     "near_optimal",
+    "next_tokens",
     "norm_picture",
     "parts",
     "pooling",
@@ -67,9 +75,11 @@ __all__ = [
     "resemblance",
     "rotation_dials",
     "rows_of_documents",
+    "runs",
     "shares",
     "three_axes",
     "two_rulers",
+    "update_sizes",
     "use_style",
     "valleys",
     "verdicts",
