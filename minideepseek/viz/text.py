@@ -1,4 +1,4 @@
-"""Text as pictures: how it is cut into tokens, what its parts are for, what a filter said about it.
+"""Text as pictures: how it is cut into tokens, what its parts are for, what a filter said of it, what comes next.
 
 HTML, not matplotlib: a browser has a font for every script. Colours stand in the elements themselves, and each piece
 is a ``code`` element, so the cuts stay visible where a website throws styles away.
@@ -6,15 +6,20 @@ is a ``code`` element, so the cuts stay visible where a website throws styles aw
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+import torch
+from numpy.typing import ArrayLike
+
 from minideepseek.data.document import Document
 from minideepseek.data.quality import Signal
-from minideepseek.viz.style import INK, MUTED, PAPER, RULE, VERMILION
+from minideepseek.generate import filter_logits
+from minideepseek.viz.style import INK, MUTED, NAVY, PAPER, RULE, VERMILION
 
-__all__ = ["Page", "cards", "cuts", "parts", "verdicts"]
+__all__ = ["Page", "cards", "cuts", "next_tokens", "parts", "verdicts"]
 
 #: grounds for dark letters: the house colours, thinned; neighbours in this order differ most
 TINTS = ("#cfe6f5", "#fbe3b5", "#c4e7e2", "#f4cfc2", "#e3d3ee", "#dfe4ec")
@@ -94,6 +99,46 @@ def verdicts(judged: Mapping[str, Sequence[Signal]]) -> Page:
         for label, signals in judged.items()
     )
     return _sheet(f"<table style='margin:0'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def next_tokens(
+    pieces: Sequence[str], logits: ArrayLike, *, temperature: float = 1.0, top_p: float = 1.0, rows: int = 12
+) -> Page:
+    """The likeliest next tokens, each with its probability as a bar; what ``top_p`` cuts off is struck out.
+
+    Args:
+        pieces: (V,) the tokens as text.
+        logits: (V,) scores of the model.
+        temperature: divides the scores; 0 leaves only the likeliest.
+        top_p: keeps the smallest set of likeliest tokens with this probability together.
+        rows: how many tokens to show.
+    """
+    scores = torch.as_tensor(logits, dtype=torch.float64)
+    # As in ``generate``: the likeliest at zero, so that nothing overflows, and an almost-zero takes it alone.
+    plain = ((scores - scores.max()) / max(temperature, 1e-6)).softmax(-1)
+    allowed = torch.isfinite(filter_logits(plain.log(), top_p=top_p)) & (plain > 1e-9)
+    drawn = torch.where(allowed, plain, 0.0)
+    drawn = drawn / drawn.sum()
+    order = plain.argsort(descending=True, stable=True)[:rows].tolist()
+    body = "".join(_bar(pieces[i], float(plain[i]), float(drawn[i]), bool(allowed[i])) for i in order)
+    bits = float(torch.special.entr(drawn).sum()) / math.log(2)
+    note = (
+        f"{int(allowed.sum()):,} of {len(scores):,} tokens can be drawn; the choice is worth {bits:.2f} bits. "
+        f"The {rows} shown hold {float(drawn[order].sum()):.1%}."
+    )
+    return _sheet(f"<table style='border:0;margin:0;width:100%'><tbody>{body}</tbody></table>{_note(note)}")
+
+
+def _bar(piece: str, before: float, probability: float, allowed: bool) -> str:
+    strike = "" if allowed else f";text-decoration:line-through;color:{MUTED}"
+    ghost = f"<div style='background:{RULE};width:{100 * before:.2f}%;height:17px'></div>"
+    bar = f"<div style='background:{NAVY};width:{100 * probability:.2f}%;height:17px'></div>"
+    return (
+        f"<tr style='background:none'>"
+        f"<td style='{_LEFT};padding:1px 9px;width:9em{strike}'>{_piece(piece, TINTS[0])}</td>"
+        f"<td style='padding:1px 0'>{bar if allowed else ghost}</td>"
+        f"<td style='{_NUMBER};width:5em{strike}'>{probability if allowed else before:.1%}</td></tr>"
+    )
 
 
 def _signal(signal: Signal) -> str:
