@@ -27,6 +27,7 @@ COMMANDS = {
     "data": "prepare a corpus and look at it",
     "lessons": "list, open, build and check the lessons",
     "exercises": "list, open, build and check the graded exercises",
+    "grade": "grade submissions: a file, or a folder of a class",
     "doctor": "what this machine offers, and what is missing",
 }
 

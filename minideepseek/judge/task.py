@@ -100,7 +100,7 @@ def judge(task: Task, outcomes: Sequence[Outcome]) -> list[Verdict]:
     """Verdicts on all checks of a task, from what became of each."""
     verdicts = []
     for check, outcome in zip(task.checks, outcomes, strict=True):
-        problem = _problem(check, outcome)
+        problem = _problem(check, outcome, task)
         verdicts.append(
             Verdict(
                 name=check.name,
@@ -114,13 +114,13 @@ def judge(task: Task, outcomes: Sequence[Outcome]) -> list[Verdict]:
     return verdicts
 
 
-def _problem(check: Check, outcome: Outcome) -> Problem | None:
+def _problem(check: Check, outcome: Outcome, task: Task) -> Problem | None:
     if outcome.problem is not None:
         return Problem(outcome.problem)
     try:
         for result in outcome.results:
             if result.failure is not None:
-                return _explain(result.failure)
+                return _explain(result.failure, task)
         if len(outcome.results) != len(check.steps):
             return Problem("the answer did not finish")
         return next(filter(None, (rule.verdict(outcome.results) for rule in check.rules)), None)
@@ -129,7 +129,7 @@ def _problem(check: Check, outcome: Outcome) -> Problem | None:
         return Problem("the result is not of the kind expected", type(error).__name__)
 
 
-def _explain(failure: Failure) -> Problem:
+def _explain(failure: Failure, task: Task) -> Problem:
     """An exception in a sentence. Its text and even its class are the learner's to choose: they may hold the input."""
     if failure.kind == "NotImplementedError":
         return Problem(NOT_ANSWERED)
@@ -137,6 +137,7 @@ def _explain(failure: Failure) -> Problem:
         return Problem("it calls what it is to write itself", failure.message)
     known = isinstance(getattr(builtins, failure.kind, None), type)
     where = f" in line {failure.line} of your answer" if isinstance(failure.line, int) else ""
+    where += next((f" to {need}" for need in task.needs if failure.file == f"<answer to {need}>"), "")
     text = f", at: {failure.text}" if failure.text else ""
     message = failure.message if known else f"{failure.kind}: {failure.message}"
     return Problem(f"{failure.kind if known else 'an exception'}{where}", f"{message}{text}")

@@ -60,7 +60,7 @@ def test_an_honest_answer_gives_its_values_gradients_and_prints(sandbox):
         ("import sys; sys.modules['minideepseek.judge.steps']", "KeyError"),
         ("g = 1", "does not define 'f'"),
         (
-            "import os\nfor fd in range(3, 60):\n  try: os.write(fd, b'\\3' + b'\\0' * 7 + b'abc')\n  except OSError: pass",
+            "import os\nfor fd in range(3, 9):\n  try: os.write(fd, bytes([1, *[0] * 7]) + b'a')\n  except OSError: 0",
             "channel",
         ),
     ],

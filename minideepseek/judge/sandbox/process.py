@@ -18,6 +18,7 @@ from minideepseek.judge.sandbox import wire
 from minideepseek.judge.sandbox.isolation import PROTECTIONS, Limits
 from minideepseek.judge.sandbox.steps import MAX_PRINTED, Failure, Result, Step
 
+Source = tuple[str, str]  # file name, text
 START_SECONDS = 120.0  # torch on a cold disk
 
 
@@ -52,7 +53,7 @@ class Sandbox:
 
     def run(
         self,
-        sources: Sequence[tuple[str, str]],
+        sources: Sequence[Source],
         checks: Sequence[Sequence[Step]],
         *,
         limits: Limits | None = None,
@@ -82,7 +83,7 @@ class Sandbox:
 
     def _fork(
         self,
-        sources: Sequence[tuple[str, str]],
+        sources: Sequence[Source],
         checks: Sequence[Sequence[Step]],
         limits: Limits,
         forbid: Sequence[str],

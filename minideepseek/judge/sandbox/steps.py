@@ -68,12 +68,14 @@ class Failure:
         message: what it says, in one line.
         line: the line of the learner's cell it came from, counted from 1; None if there is none.
         text: that line.
+        file: the name of the cell, ``<answer>``.
     """
 
     kind: str
     message: str
     line: int | None = None
     text: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +127,13 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, SystemExit):
         message = "a notebook never calls exit()"
     if isinstance(error, SyntaxError):
-        return Failure(kind=kind, message=error.msg, line=error.lineno, text=(error.text or "").strip())
+        text = (error.text or "").strip()
+        return Failure(kind=kind, message=error.msg, line=error.lineno, text=text, file=error.filename or "")
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _LEARNERS.search(frame.filename)]
     if not own:
         return Failure(kind=kind, message=message)
-    return Failure(kind=kind, message=message, line=own[-1].lineno, text=own[-1].line or "")
+    last = own[-1]
+    return Failure(kind=kind, message=message, line=last.lineno, text=last.line or "", file=last.filename)
 
 
 def _run(names: Mapping[str, Any], kept: dict[str, Any], step: Step) -> Result:
@@ -202,12 +206,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _data(value: Any) -> Any:
     """The part of a value that can travel: tensors, numbers, strings, and containers of them."""
     if isinstance(value, Tensor):
-        plain = value.layout == torch.strided and not value.is_complex() and value.device.type != "meta"
-        return (
-            value.detach().as_subclass(Tensor).cpu().clone()
-            if plain
-            else f"{value.dtype}, {value.layout}, {value.device}"
-        )
+        if value.layout == torch.strided and not value.is_complex() and value.device.type != "meta":
+            return value.detach().as_subclass(Tensor).cpu().clone()
+        return f"a tensor of {value.dtype}, {value.layout}, {value.device}"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
