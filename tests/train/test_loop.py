@@ -14,8 +14,8 @@ import torch
 import minideepseek as mds
 from minideepseek.errors import UserError
 from minideepseek.model import Losses, Transformer
-from minideepseek.train import Interrupted, TrainConfig, read_metrics, train
-from minideepseek.train.metrics import Record
+from minideepseek.train import Interrupted, TrainConfig, read_metrics, state, train
+from minideepseek.train.metrics import MetricsLog, Record
 from minideepseek.train.resume import METRICS
 
 from .conftest import QUICK, TINY, VOCAB, TinyData, tiny_data
@@ -138,6 +138,18 @@ def test_the_folder_is_a_model_and_holds_the_metrics(data: TinyData, tmp_path: P
     assert read_metrics(tmp_path / "run" / METRICS) == result.metrics
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-000008", "step-000010"]
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_that_needs_it(
+    data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill cannot tell, but a power cut could."""
+    calls: list[str] = []
+    flush, save = MetricsLog.flush, state.save_state
+    monkeypatch.setattr(MetricsLog, "flush", lambda log: (calls.append("flush"), flush(log)))
+    monkeypatch.setattr(state, "save_state", lambda *args: (calls.append("save"), save(*args)))
+    train(TINY, data, replace(QUICK, checkpoint_every=5), out=tmp_path, progress=False)
+    assert calls == ["flush", "save"] * 3  # after 5, 8 (80 %) and 10 steps
 
 
 def test_a_finished_run_is_not_overwritten(data: TinyData, tmp_path: Path) -> None:

@@ -110,13 +110,17 @@ def test_killed_before_any_change_of_files_it_goes_on_exactly(tmp_path: Path) ->
 def test_killed_again_and_again_at_random_it_arrives_at_the_same_numbers(tmp_path: Path) -> None:
     data = tiny_data()
     cfg = replace(EVERY, steps=40, dtype="bf16", accumulation=2)
-    expected = without_time(train(TINY, data, cfg, progress=False).metrics)
+    expected = without_time(train(TINY, data, cfg, out=tmp_path / "unbroken", progress=False).metrics)
+    out = tmp_path / "broken"
     chance = random.Random(0)
     for _ in range(8):
-        killed(lambda: train(TINY, data, cfg, out=tmp_path, resume=True, progress=False), chance.uniform(0.05, 0.6))
-        consistent(tmp_path)
-    resumed = train(TINY, data, cfg, out=tmp_path, resume=True, progress=False)
+        killed(lambda: train(TINY, data, cfg, out=out, resume=True, progress=False), chance.uniform(0.05, 0.6))
+        consistent(out)
+    resumed = train(TINY, data, cfg, out=out, resume=True, progress=False)
     assert without_time(resumed.metrics) == expected
+    # Not only the numbers so far are the same, but everything that the numbers to come depend on.
+    facts = [state.read_facts(state.path_of(tmp_path / name, 40)) | {"seconds": 0} for name in ("unbroken", "broken")]
+    assert facts[0] == facts[1]
 
 
 def test_routers_and_predictors_go_on_exactly_too(tmp_path: Path) -> None:
