@@ -2,8 +2,8 @@
 # # 04 · Scaling laws
 #
 # How large should a model be, on how much text should it learn, how fast, in what batches? For a model that costs
-# millions these four numbers must be right before it starts. DeepSeek's first paper (V1, arXiv 2401.02954, section 3)
-# is mostly about finding them where mistakes are cheap: on small models, with straight lines to the large one.
+# millions these four numbers must be right before it starts. A large part of DeepSeek's first paper (V1, arXiv 2401.02954,
+# section 3) is about finding them where mistakes are cheap: on small models, with straight lines to the large one.
 #
 # Afterwards you can
 #
@@ -239,9 +239,8 @@ for noise in (0.002, 0.005, 0.02):
 
 # %% [markdown]
 # All three agree. Now turn the knob: how many budgets, how far apart, how noisy? The picture shows 300 experiments
-# each. What helps most is the **span** of the budgets, the lever arm of the line: the error falls in proportion to the
-# span of $\ln C$, but only with the square root of the number of runs. V1's budgets span a factor of 3,000. Ours, in a
-# moment, a factor of 27.
+# each. What helps most is the **span** of the budgets, the lever arm of the line: twice the span of $\ln C$ halves the
+# error, and so would four times as many runs. V1's budgets span a factor of 3,000. Ours, in a moment, a factor of 27.
 
 
 # %%
@@ -308,7 +307,7 @@ assert early.data > current.data > best.data > 0  # more compute always wants mo
 #
 # Now with real models. Ours are V1 in everything but size: two layers, widths from 8 to 96, sequences of 64 tokens, 512
 # tokens in the vocabulary. They learn from the source code and manual of the running Python, about nine million bytes,
-# and hardly one sees a byte twice. The measure is **bits per byte** of text that was held out, as in the paper: a loss in
+# and hardly one of them sees a byte twice. The measure is **bits per byte** of text that was held out, as in the paper: a loss in
 # nats per token would depend on the tokenizer ([lesson 01](01_text_to_tokens.ipynb)).
 #
 # Learning rate and batch? V1 found laws for these too (section 7 below). We simply use them, five to seven orders of
