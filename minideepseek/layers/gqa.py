@@ -41,6 +41,12 @@ class GQA:
             raise ValueError(f"n_heads={self.n_heads} is not divisible by n_kv_heads={self.n_kv_heads}")
         self.rope.rotated(self.head_dim)
 
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by before the softmax."""
+        yarn = self.rope.yarn
+        return self.head_dim**-0.5 * (1.0 if yarn is None else yarn.softmax_scale)
+
     def build(self, d_model: int, layer: int) -> Attention:
         """The module for layer number ``layer`` (its place in the cache)."""
         return Attention(self, d_model, layer)
@@ -72,17 +78,16 @@ class Attention(nn.Module):
         cfg = self.cfg
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, -1, cfg.head_dim)  # (B, T, H + 2G, Dh)
+        qk, v = qkv.split([cfg.n_heads + cfg.n_kv_heads, cfg.n_kv_heads], 2)
         # Queries and keys turn by the same angle, so they turn together.
-        qk = cfg.rope.rotate(qkv[:, :, : cfg.n_heads + cfg.n_kv_heads], ctx)
-        q = qk[:, :, : cfg.n_heads].transpose(1, 2)  # (B, H, T, Dh)
-        k = qk[:, :, cfg.n_heads :].transpose(1, 2)  # (B, G, T, Dh)
-        v = qkv[:, :, cfg.n_heads + cfg.n_kv_heads :].transpose(1, 2)
+        q, k = cfg.rope.rotate(qk, ctx).transpose(1, 2).split([cfg.n_heads, cfg.n_kv_heads], 1)
+        v = v.transpose(1, 2)  # q (B, H, T, Dh), k and v (B, G, T, Dh)
         if ctx.cache is not None:
             cache = ctx.cache.layers[self.layer]
             assert isinstance(cache, KVCache)
             k, v = cache.write(k, v, ctx.positions, ctx.columns)
         mask = ctx.visible(k.shape[2])
-        y = ops.attention(q, k, v, causal=mask is None, mask=mask)  # (B, H, T, Dh)
+        y = ops.attention(q, k, v, scale=cfg.scale, causal=mask is None, mask=mask)  # (B, H, T, Dh)
         return self.out(y.transpose(1, 2).reshape(batch, tokens, -1))
 
     def new_cache(self, batch_size: int, max_len: int) -> KVCache:
@@ -118,14 +123,14 @@ class KVCache:
         """
         start, end = columns
         self._reserve(end)
-        if positions.ndim == 1:  # a slice, no index arithmetic
-            self.k[:, :, start:end] = k
-            self.v[:, :, start:end] = v
+        if positions.ndim == 1:
+            self.k.narrow(2, start, end - start).copy_(k)
+            self.v.narrow(2, start, end - start).copy_(v)
         else:
             rows = torch.arange(k.shape[0], device=k.device)[:, None]
             self.k[rows, :, positions] = k.transpose(1, 2)
             self.v[rows, :, positions] = v.transpose(1, 2)
-        return self.k[:, :, :end], self.v[:, :, :end]
+        return self.k.narrow(2, 0, end), self.v.narrow(2, 0, end)
 
     def _reserve(self, length: int) -> None:
         capacity = self.k.shape[2]

@@ -32,12 +32,18 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient."""
+    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < 2**14 or not _mkl_is_slow_here():
+        return F.linear(a, b)
     # PyTorch sends float32 products on x86 to Intel's MKL, which keeps its quick code for Intel's processors; oneDNN,
-    # in the same PyTorch, runs at full speed on all of them. It takes longer to get going: not for few small rows.
-    much = a.numel() >= 8 * a.shape[-1] or b.numel() >= 2**18
-    if a.dtype == torch.float32 and much and a.numel() > 0 and b.numel() > 0 and _mkl_is_slow_here():
-        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-    return F.linear(a, b)
+    # in the same PyTorch, runs at full speed on all of them. With few rows, as in a decode, a product only waits for
+    # ``b`` to arrive from memory, and what matters is in which order it is read.
+    (many, width), rows = b.shape, a.numel() // a.shape[-1]
+    if rows == 1 and a.ndim < 4 and many % 16 == 0 and b.is_contiguous():
+        columns = a.expand(many // 16, 1, width).mT  # a reshape has other strides, which send bmm a slower way
+        return torch.bmm(b.view(-1, 16, width), columns).view(*a.shape[:-1], many)
+    if 1 < rows < 8 and width < 1024:
+        return (b @ a.reshape(rows, width).t()).t().contiguous().view(*a.shape[:-1], many)
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

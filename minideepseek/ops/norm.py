@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -32,6 +33,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
         return reference.rms_norm(x, weight, eps)
     if needs_grad(x, weight):
         return _RMSNorm.apply(x, weight, eps)
+    if x.dtype == torch.float32 and x.numel() < 2**15:  # one call costs less than seven, a second pass nothing
+        return F.rms_norm(x, weight.shape, weight, eps)
     return _normalise(x, weight, eps)[0]
 
 
