@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minideepseek import checkpoint
 from minideepseek.errors import UserError
 from minideepseek.files import atomic_directory, user_errors
+from minideepseek.formats.weights import write_tensors
 from minideepseek.model import Transformer
 from minideepseek.train import optimizer as optim
 from minideepseek.train.source import Tokenizing
@@ -67,10 +67,7 @@ def save_state(
     tensors = optim.export_state(optimizer, model) | _random_state(model.embed.weight.device)
     with atomic_directory(path) as stage:
         checkpoint.save(model, stage, tokenizer=tokenizer)
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, stage / TENSORS)
-        except SafetensorError as error:  # a full disk arrives here as text, not as an OSError
-            raise OSError(0, str(error)) from error
+        write_tensors(stage / TENSORS, tensors)
         (stage / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         files = sorted(file for file in stage.iterdir() if file.is_file())
         (stage / SUMS).write_text("".join(f"{_sha256(file)}  {file.name}\n" for file in files))

@@ -70,7 +70,7 @@ def die_at(number: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
     Path.write_text = counted(Path.write_text)  # type: ignore[method-assign]
     Path.write_bytes = counted(Path.write_bytes)  # type: ignore[method-assign]
-    state.save_file = counted(state.save_file)  # type: ignore[attr-defined]
+    state.write_tensors = counted(state.write_tensors)  # type: ignore[attr-defined]
 
 
 def consistent(out: Path) -> None:

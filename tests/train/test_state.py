@@ -174,5 +174,6 @@ def test_a_file_that_cannot_grow_is_said_wherever_it_happens(tmp_path: Path, lim
     assert here.poll()
     message = here.recv()
     assert message.startswith("cannot write ")
+    assert "File too large; raise the limit" in message
     assert "\n" not in message
     assert list((tmp_path / "checkpoints").iterdir()) == []
