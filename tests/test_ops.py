@@ -258,17 +258,14 @@ def test_attention_matches_its_definition(problem: dict) -> None:
 @pytest.mark.parametrize("kind", [None, "keys", "all", "with blind rows"])
 @pytest.mark.parametrize("queries", [1, 5, 7])
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("form", [attend._library, attend._plain])
-def test_every_form_of_attention_matches_the_definition(
-    form: Callable[..., Tensor], causal: bool, queries: int, kind: str | None
-) -> None:
+def test_the_library_form_of_attention_matches_the_definition(causal: bool, queries: int, kind: str | None) -> None:
     q, k, v = leaf(2, 4, queries, 6), leaf(2, 2, 7, 6), leaf(2, 2, 7, 4)
     mask = make_mask(kind, 2, queries, 7)
     hidden = None if mask is None else ~mask
     if hidden is not None and causal:
         hidden = hidden | attend._future(q, k)
     assert_same_as_reference(
-        lambda q, k, v: form(q, k, v, 0.4, causal and queries > 1, hidden),
+        lambda q, k, v: attend._library(q, k, v, 0.4, causal and queries > 1, hidden),
         lambda q, k, v: reference.attention(q, k, v, scale=0.4, causal=causal, mask=mask),
         (q, k, v),
     )
@@ -277,6 +274,13 @@ def test_every_form_of_attention_matches_the_definition(
 def test_attention_gradient_is_the_derivative() -> None:
     q, k, v = leaf(1, 4, 3, 2), leaf(1, 2, 5, 2), leaf(1, 2, 5, 3)
     assert torch.autograd.gradcheck(lambda *x: ops.attention(*x, causal=True), (q, k, v))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_an_operation_that_the_compiler_can_trust(masked: bool) -> None:
+    q, k, v = leaf(2, 2, 3, 70, 4), leaf(4, 80, 4), leaf(4, 80, 5)
+    hidden = torch.rand(2, 1, 70, 80) < 0.3 if masked else None
+    torch.library.opcheck(attend._attend, (q, k, v, 0.5, True, hidden))
 
 
 def test_attention_long_enough_for_the_library_matches_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from minideepseek.ops.backend import needs_grad, on_cpu
+from minideepseek.ops.backend import needs_grad
 
 
 def attention(
@@ -41,16 +40,14 @@ def attention(
     hidden = None if mask is None else ~mask
     if hidden is not None and causal:
         hidden = hidden | _future(q, k)
-    if q.device.type != "cpu" or (not torch.compiler.is_compiling() and _too_long(q, k)):
+    if q.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _too_long(q, k):
         return _library(q, k, v, scale, causal, hidden)
-    if not on_cpu(q):
-        return _plain(q, k, v, scale, causal, hidden)
     if q.shape[2] == 1 and not needs_grad(q, k, v):
         return _single(q, k, v, scale, hidden)
     q = q.unflatten(1, (k.shape[1], q.shape[1] // k.shape[1]))
     k, v = k.flatten(0, 1), v.flatten(0, 1)
-    if needs_grad(q, k, v):
-        return _Attention.apply(q, k, v, scale, causal, hidden)
+    if needs_grad(q, k, v) or torch.compiler.is_compiling():
+        return _attend(q, k, v, scale, causal, hidden)[0]
     return _forward(q, k, v, scale, causal, hidden, None)
 
 
@@ -80,21 +77,6 @@ def _library(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden
     blind = hidden.all(-1, keepdim=True)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden | blind, scale=scale, enable_gqa=grouped)
     return y[..., :width].masked_fill(blind, 0.0)
-
-
-def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
-    """One block, for the compiler to fuse. The heads of a group are more rows of one product: no key is repeated."""
-    (batch, heads, queries, width), (_, groups, keys, _) = q.shape, k.shape
-    rows = (q * scale).reshape(batch * groups, heads // groups * queries, width)
-    scores = (rows @ k.reshape(batch * groups, keys, width).mT).view(batch, heads, queries, keys)
-    if hidden is not None:
-        p = scores.masked_fill(hidden, -torch.inf).softmax(-1).masked_fill(hidden, 0.0)
-    elif causal:
-        p = scores.masked_fill(_future(q, k), -torch.inf).softmax(-1)
-    else:
-        p = scores.softmax(-1)
-    p = p.reshape(batch * groups, heads // groups * queries, keys)
-    return (p @ v.reshape(batch * groups, keys, v.shape[-1])).view(batch, heads, queries, v.shape[-1])
 
 
 def _single(q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
@@ -171,30 +153,61 @@ def _forward(
     return out.flatten(2, 3).transpose(1, 2)
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
-        kept: list[Tensor] = []
-        out = _forward(q, k, v, scale, causal, hidden, kept)
-        ctx.save_for_backward(q, k, v, *kept)
-        ctx.scale, ctx.causal = scale, causal
-        return out
+# An operation of its own rather than an autograd.Function: the compiler takes it whole, where it would unroll the loop
+# over blocks or, given the plain formula, make one block of everything and lose what blocks save.
+@torch.library.custom_op("minideepseek::attention", mutates_args=())
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> list[Tensor]:
+    """The output, then each block's probabilities, which the backward pass wants again."""
+    kept: list[Tensor] = []
+    out = _forward(q, k, v, scale, causal, hidden, kept)
+    return [out, *kept]
 
-    # With P = softmax(S), O = PV:  dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P·(dP - rowsum(P·dP)),  dQ = s·dS K,  dK = s·dSᵀ Q.
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        q, k, v, *kept = ctx.saved_tensors
-        batch, groups, per_group, queries, width = q.shape
-        grad = grad.unflatten(1, (groups, per_group))
-        wide = torch.promote_types(k.dtype, torch.float32)  # several blocks add to the same key
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k, dtype=wide), torch.zeros_like(v, dtype=wide)
-        scaled = k * ctx.scale
-        for (start, stop, seen), p in zip(_blocks(queries, k.shape[1], ctx.causal), kept, strict=True):
-            g, rows = _rows(grad, start, stop), _rows(q, start, stop) * ctx.scale
-            dv[:, :seen] += p.mT @ g
-            dscores = torch.ops.aten._softmax_backward_data(g @ v[:, :seen].mT, p, -1, p.dtype)
-            dk[:, :seen] += dscores.mT @ rows
-            tile = (dscores @ scaled[:, :seen]).view(batch, groups, per_group, stop - start, width)
-            dq[:, :, :, start:stop] = tile
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None
+
+# With P = softmax(S), O = PV:  dV = Pᵀ dO,  dP = dO Vᵀ,  dS = P·(dP - rowsum(P·dP)),  dQ = s·dS K,  dK = s·dSᵀ Q.
+@torch.library.custom_op("minideepseek::attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: list[Tensor], scale: float, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    batch, groups, per_group, queries, width = q.shape
+    grad = grad.unflatten(1, (groups, per_group))
+    wide = torch.promote_types(k.dtype, torch.float32)  # several blocks add to the same key
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k, dtype=wide), torch.zeros_like(v, dtype=wide)
+    scaled = k * scale
+    for (start, stop, seen), p in zip(_blocks(queries, k.shape[1], causal), kept, strict=True):
+        g, rows = _rows(grad, start, stop), _rows(q, start, stop) * scale
+        dv[:, :seen] += p.mT @ g
+        dscores = torch.ops.aten._softmax_backward_data(g @ v[:, :seen].mT, p, -1, p.dtype)
+        dk[:, :seen] += dscores.mT @ rows
+        tile = (dscores @ scaled[:, :seen]).view(batch, groups, per_group, stop - start, width)
+        dq[:, :, :, start:stop] = tile
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
+
+
+@_attend.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> list[Tensor]:
+    batch, groups, per_group, queries, _ = q.shape
+    out = q.new_empty(batch, queries, groups * per_group, v.shape[2]).transpose(1, 2)
+    blocks = _blocks(queries, k.shape[1], causal)
+    return [out, *(q.new_empty(k.shape[0], per_group * (stop - start), seen) for start, stop, seen in blocks)]
+
+
+@_attend_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    q, k, v, ctx.scale, ctx.causal, _ = inputs
+    ctx.set_materialize_grads(False)  # nobody differentiates the probabilities
+    ctx.save_for_backward(q, k, v, *output[1:])
+
+
+def _recall(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    if grads[0] is None:
+        return (None,) * 6
+    q, k, v, *kept = ctx.saved_tensors
+    return *_attend_backward(grads[0], q, k, v, kept, ctx.scale, ctx.causal), None, None, None
+
+
+_attend.register_autograd(_recall, setup_context=_remember)
