@@ -80,8 +80,11 @@ weights into it, so that they are known. ``call("cache_mib")`` of something that
    the mark from at least five seeds of right and of mistaken answers, with room to both sides, and write them down in
    a comment. Never let the answer report its own success as a number.
 
-Predictions: the cell holds ``cache_mib = None``, the check is ``call("cache_mib")`` with ``Between(low=, high=)`` or a
-``value``; mistakes are numbers ("you counted keys and forgot values": 240.0).
+Predictions: the cell holds ``cache_gib = None``, the check is ``value(name, points, [call("cache_gib")], rtol=0.05)``
+with the measured number as the oracle, and mistakes are numbers too ("one factor of 2 is missing": 7.5). An ordinary
+cell after it measures. Papers against code: ask for a letter or a line, and let a driver count what is right.
+
+An untouched stub gets no points: in a debug task every check must see the bug, so let each hold a case that does.
 
 **Then**: ``minideepseek exercises build NN`` writes the notebook, the public checks and the manifest;
 ``pytest tests/exercises -k NN`` proves, for your tasks without another line, that the solution and the alternatives

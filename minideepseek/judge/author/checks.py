@@ -83,7 +83,13 @@ def contract(name: str, points: float, steps: Sequence[Step], rules: Sequence[Ru
 
 
 def value(
-    name: str, points: float, steps: Sequence[Step], *, rtol: float | None = None, atol: float | None = None
+    name: str,
+    points: float,
+    steps: Sequence[Step],
+    rules: Sequence[Rule] | None = None,
+    *,
+    rtol: float | None = None,
+    atol: float | None = None,
 ) -> Draft:
     """A check of numbers: every step's value, and the gradients it asks for, must be the oracle's.
 
@@ -91,10 +97,12 @@ def value(
         name: the property.
         points: its worth.
         steps: calls; gradients are taken against a random cotangent.
+        rules: what must hold instead, where right answers are many: ``Between`` for a prediction.
         rtol: relative tolerance; by dtype if None.
         atol: absolute tolerance relative to the largest value; by dtype if None.
     """
-    return Draft(name=name, layer="value", points=points, steps=tuple(steps), rules=None, rtol=rtol, atol=atol)
+    wanted = None if rules is None else tuple(rules)
+    return Draft(name=name, layer="value", points=points, steps=tuple(steps), rules=wanted, rtol=rtol, atol=atol)
 
 
 def invariant(name: str, points: float, steps: Sequence[Step], rules: Sequence[Rule]) -> Draft:
@@ -223,15 +231,17 @@ def _equals(
     right = _results(oracle, _doubled(steps), f"the oracle, in {draft.name!r},")
     wrong = {says: run(names, steps)[0] for says, names in mistakes.items()}
     for index, result in enumerate(right):
+        named: set[str] = set()
         for path in _paths(result):
             part = Part(step=index, path=path)
             expected = _rounded(_found(part, right), _found(part, reference))
             rule = Equals(part=part, expected=expected, rtol=draft.rtol, atol=draft.atol)
             if rule.verdict(reference) is not None:
                 raise ValueError(f"in {draft.name!r} the oracle and the solution differ: {rule.verdict(reference)}")
-            found = ((says, _found(part, results)) for says, results in wrong.items())
+            found = ((says, _found(part, results)) for says, results in wrong.items() if says not in named)
             # a mistake that makes no difference to this value must not be named for it
             telling = tuple((says, it) for says, it in found if it is not None and _differs(rule, it))
+            named |= {says for says, _ in telling}  # once a value has told a mistake, its gradients need not
             yield replace(rule, mutants=telling)
 
 
