@@ -206,9 +206,10 @@ def write_result(name: str, result: Mapping[str, Any], text: str) -> None:
 
 
 def _relative(argument: str) -> str:
-    path = Path(argument)
-    root = Path(__file__).resolve().parent.parent
-    return str(path.resolve().relative_to(root)) if path.exists() and path.resolve().is_relative_to(root) else argument
+    path, root = Path(argument), Path(__file__).resolve().parent.parent
+    if not path.exists():
+        return argument
+    return str(path.resolve().relative_to(root)) if path.resolve().is_relative_to(root) else path.name
 
 
 def _plain(value: Any) -> Any:
