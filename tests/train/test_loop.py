@@ -184,11 +184,7 @@ def test_the_working_directory_is_refused_before_the_first_step(
         train(TINY, data, QUICK, out=".", progress=False)
 
 
-def test_no_permission_is_said(data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, *args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
+def test_no_permission_is_said(data: TinyData, tmp_path: Path, unprivileged: None) -> None:
     with pytest.raises(UserError, match="Permission denied; check the permissions"):
         train(TINY, data, QUICK, out=tmp_path / "run", progress=False)
 
