@@ -19,11 +19,12 @@ from torch import Tensor
 
 from minideepseek.errors import UserError
 from minideepseek.files import atomic_directory, user_errors
-from minideepseek.formats import FORMATS
+from minideepseek.formats import FORMATS, fp8, training
 from minideepseek.formats.weights import NAMES, read_weights, write_weights
 from minideepseek.model import ModelConfig, Transformer
 
 CONFIG = "config.json"
+WHOLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class SavesItself(Protocol):
@@ -88,7 +89,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     cfg = _in(directory, form, config)
     with torch.device("meta"):
         model = Transformer(cfg)
-    state, absent = _import(directory, form, model, device, dtype)
+    state, absent = _import(directory, form, model, _tensors(directory, config, dtype), device, dtype)
     if config.get("tie_word_embeddings"):  # one matrix is stored for both ends; ours are always two
         for here, there in (("embed.weight", "head.weight"), ("head.weight", "embed.weight")):
             if here not in state and there in state:
@@ -105,6 +106,10 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
             f"the checkpoint is not complete"
         )
     model.load_state_dict(state, assign=True)
+    for module in model.modules():  # what no checkpoint holds: counts of a step of training, which begin at zero
+        for name, buffer in module.named_buffers(recurse=False):
+            if name in module._non_persistent_buffers_set:
+                setattr(module, name, torch.zeros_like(buffer, device=device))
     return model.eval()
 
 
@@ -114,12 +119,18 @@ def write_config(cfg: ModelConfig) -> dict[str, Any]:
     Raises:
         UserError: no known format can say everything about it.
     """
-    obstacles = {name: form.obstacle(cfg) for name, form in FORMATS.items()}
-    for name, obstacle in obstacles.items():
+    reasons = []
+    for name, form in FORMATS.items():
+        obstacle = form.obstacle(cfg)
         if obstacle is None:
-            return FORMATS[name].write(cfg)
-    reasons = "; ".join(f"{name}: {obstacle}" for name, obstacle in obstacles.items())
-    raise UserError(f"no checkpoint format can express this model ({reasons})")
+            fields = form.write(cfg)
+            rest = training.write(cfg, form.read(fields))
+            fields |= {training.KEY: rest} if rest else {}
+            if training.read(fields, form.read(fields)) == cfg:
+                return fields
+            obstacle = "its fields have no word for a part of it"
+        reasons.append(f"{name}: {obstacle}")
+    raise UserError(f"no checkpoint format can express this model ({'; '.join(reasons)})")
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -135,9 +146,19 @@ def read_config(path: str | Path) -> ModelConfig:
 
 def _in(directory: Path, form: ModuleType, config: dict[str, Any]) -> ModelConfig:
     try:
-        return form.read(config)
+        return training.read(config, form.read(config))
     except UserError as error:
         raise UserError(f"{directory / CONFIG}: {error}") from None
+
+
+def _tensors(directory: Path, config: dict[str, Any], dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint's tensors, whole; those in FP8 in ``dtype``, or the one that config.json names."""
+    block = fp8.block_size(config)
+    if block is None:
+        return read_weights(directory)
+    named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    whole = dtype or (named if isinstance(named, torch.dtype) and named.is_floating_point else torch.bfloat16)
+    return fp8.dequantised(read_weights(directory), block, whole)
 
 
 def _config(directory: Path) -> dict[str, Any]:
@@ -194,7 +215,12 @@ def _export(model: Transformer, form: ModuleType) -> Iterator[tuple[str, Tensor]
 
 
 def _import(
-    directory: Path, form: ModuleType, model: Transformer, device: str | torch.device, dtype: torch.dtype | None
+    directory: Path,
+    form: ModuleType,
+    model: Transformer,
+    tensors: Iterator[tuple[str, Tensor]],
+    device: str | torch.device,
+    dtype: torch.dtype | None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Our tensors, made of those in the directory; and what is absent there: their name -> our name.
 
@@ -203,32 +229,45 @@ def _import(
     ours = model.state_dict()
     places: dict[str, tuple[str, int, int]] = {}  # their name -> our name, first row, one past the last
     entries = form.tensors(model.cfg)
-    passed_over = {name for entry in entries if entry.copy for name in entry.theirs}
+    copies = {name: entry.ours for entry in entries if entry.copy for name in entry.theirs}
+    kept = {name for name, _ in model.named_buffers()}  # corrections of routers are fine numbers: never rounded
     for entry in (entry for entry in entries if not entry.copy):
         start = 0
         for name, rows in zip(entry.theirs, entry.rows or (len(ours[entry.ours]),), strict=True):
             places[name] = (entry.ours, start, start + rows)
             start += rows
     state: dict[str, Tensor] = {}
-    unknown = []
-    for name, tensor in read_weights(directory):
+    unknown, second = [], {}
+    for name, tensor in tensors:
+        if name in copies:
+            second[name] = tensor
+            continue
         if name not in places:
-            if not name.endswith(form.IGNORED) and name not in passed_over:
+            if not name.endswith(form.IGNORED):
                 unknown.append(name)
             continue
         mine, start, end = places.pop(name)
         shape = (end - start, *ours[mine].shape[-1:]) if ours[mine].ndim > 1 else (end - start,)
-        if tensor.shape != shape or not tensor.is_floating_point():
+        if tensor.shape != shape or tensor.dtype not in WHOLE:
             raise UserError(
                 f"{directory}: tensor {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but config.json asks "
                 f"for floating-point numbers of shape {shape}; weights and config are of different models"
             )
         if mine not in state:
-            state[mine] = torch.empty(ours[mine].shape, dtype=dtype or tensor.dtype, device=device)
+            state[mine] = torch.empty(
+                ours[mine].shape, dtype=tensor.dtype if mine in kept else dtype or tensor.dtype, device=device
+            )
         rows = state[mine].flatten(0, -2) if tensor.ndim > 1 else state[mine]
         rows[start:end] = tensor
     for mine, _, _ in places.values():
         state.pop(mine, None)
+    for name, tensor in second.items():
+        mine = copies[name]
+        if mine in state and not state[mine].is_meta and not torch.equal(tensor.to(state[mine]), state[mine]):
+            raise UserError(
+                f"{directory}: tensor {name} differs from that of the model itself, which it should be a copy of; "
+                f"the modules that look ahead share embedding and head"
+            )
     if unknown:
         raise UserError(
             f"{directory}: tensor {unknown[0]}{_and_more(unknown)} has no place in the model that config.json "

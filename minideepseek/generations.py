@@ -14,6 +14,7 @@ from minideepseek.layers import (
     GQA,
     MLA,
     MTP,
+    Capacity,
     CommunicationBalance,
     DeviceBalance,
     ExpertBalance,
@@ -123,7 +124,8 @@ MOE_145B = evolve(
 )
 
 # --- V2 (May 2024, arXiv 2405.04434, section 3.1.2 and appendix B) ----------------------------------------------------
-# Attention caches one latent a token. Tokens go to at most three of eight devices; two more losses even the traffic.
+# Attention caches one latent a token. Tokens go to at most three of eight devices; two more losses even the traffic,
+# and while training a device drops what goes beyond its share.
 
 V2 = evolve(
     MOE_16B,
@@ -144,6 +146,7 @@ V2 = evolve(
                 DeviceBalance(alpha=0.05, devices=8),
                 CommunicationBalance(alpha=0.02, devices=8, limit=3),
             ),
+            capacity=Capacity(devices=8),
         ),
     ),
 )
@@ -221,6 +224,7 @@ V2_MINI = evolve(
                 DeviceBalance(alpha=0.05, devices=4),
                 CommunicationBalance(alpha=0.02, devices=4, limit=2),
             ),
+            capacity=Capacity(devices=4),
         ),
     ),
 )

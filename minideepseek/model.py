@@ -75,6 +75,8 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:
                 raise ValueError(f"{name} is given for {len(value)} layers, but n_layers={self.n_layers}")
+            if isinstance(value, tuple) and len(set(value)) == 1:  # two ways to write one model compare equal
+                object.__setattr__(self, name, value[0])
 
     @property
     def layers(self) -> tuple[tuple[AttentionSpec, FeedForwardSpec], ...]:

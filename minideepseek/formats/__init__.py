@@ -7,17 +7,19 @@ A format is a module with
 - ``write(cfg) -> dict`` and ``read(config) -> ModelConfig``: the fields of config.json;
 - ``tensors(cfg) -> list[Entry]``: an ``Entry`` names a tensor of ours and the tensors of theirs that, stacked by rows,
   are the same numbers. Reading and writing are both derived from it, so they cannot disagree.
+
+What training needs beyond the fields of a format is one object more in config.json (``training``).
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from minideepseek.formats import deepseek_v2, deepseek_v3, llama
+from minideepseek.formats import deepseek_moe, deepseek_v2, deepseek_v3, llama
 from minideepseek.formats.entry import Entry
 
 #: model_type of config.json -> the module that knows it
 FORMATS: Mapping[str, ModuleType] = MappingProxyType(
-    {form.MODEL_TYPE: form for form in (llama, deepseek_v2, deepseek_v3)}
+    {form.MODEL_TYPE: form for form in (llama, deepseek_moe, deepseek_v2, deepseek_v3)}
 )
 
 __all__ = ["FORMATS", "Entry"]

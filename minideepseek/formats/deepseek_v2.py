@@ -7,8 +7,10 @@ from typing import Any
 
 from minideepseek.errors import UserError
 from minideepseek.formats import deepseek
+from minideepseek.formats.attention import mla_obstacle, read_mla
 from minideepseek.formats.deepseek import IGNORED, tensors
 from minideepseek.formats.entry import refuse_unless, require
+from minideepseek.layers.mla import MLA
 from minideepseek.layers.router import Groups, TopK
 from minideepseek.model import ModelConfig
 
@@ -18,21 +20,19 @@ MODEL_TYPE = "deepseek_v2"
 def obstacle(cfg: ModelConfig) -> str | None:
     """Why the format cannot say everything about this config, or None."""
     found = deepseek.parts(cfg)
-    if found is None:
+    if found is None or not isinstance(found.attention, MLA):
         return "its layers are MLA with SwiGLU in front and one kind of mixture behind"
-    attention, _, _, mixture = found
-    if attention.rope.layout != "adjacent":
+    if found.attention.rope.layout != "adjacent":
         return "its RoPE pairs adjacent channels"
     if cfg.mtp is not None:
         return "it predicts one token at a time"
-    if mixture is None:
-        return None
-    router = mixture.router
-    if router.affinity != "softmax" or router.bias or router.normalise:
-        return "its router is a softmax without bias, its weights are not normalised"
-    if router.groups is not None and router.groups.judged_by != 1:
-        return "its groups are judged by their best expert"
-    return None
+    if found.mixture is not None:
+        router = found.mixture.router
+        if router.affinity != "softmax" or router.bias or router.normalise:
+            return "its router is a softmax without bias, its weights are not normalised"
+        if router.groups is not None and router.groups.judged_by != 1:
+            return "its groups are judged by their best expert"
+    return mla_obstacle(found.attention)
 
 
 def read(config: Mapping[str, Any]) -> ModelConfig:
@@ -42,6 +42,7 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
         UserError: a field is missing, of another type or contradicts another, or asks for what V2 does not have.
     """
     refuse_unless(config, "scoring_func", "softmax")
+    refuse_unless(config, "rope_interleave", True)
     refuse_unless(config, "quantization_config", None)
     # `norm_topk_prob` is not read: the released code and transformers never normalise in this generation.
     method = config.get("topk_method") or "greedy"
@@ -55,23 +56,18 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
         scale = require(config, "routed_scaling_factor", float)
         return TopK(k=require(config, "num_experts_per_tok"), groups=groups, scale=scale)
 
-    try:
-        return deepseek.read_model(config, router)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"the fields do not make a model: {error}") from None
+    return deepseek.read_model(config, read_mla, router)
 
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
     """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
-    found = deepseek.parts(cfg)
-    assert found is not None
-    groups = found[3].router.groups if found[3] else None
+    mixture = deepseek.known_parts(cfg).mixture
+    groups = mixture.router.groups if mixture else None
     return {
         "architectures": ["DeepseekV2ForCausalLM"],
         "model_type": MODEL_TYPE,
         **deepseek.write_model(cfg),
+        "routed_scaling_factor": mixture.router.scale if mixture else 1.0,
         "topk_method": "greedy" if groups is None else "group_limited_greedy",
         "n_group": None if groups is None else groups.n,
         "topk_group": None if groups is None else groups.limit,

@@ -1,4 +1,4 @@
-"""V3 and R1 on disk: ``model_type: deepseek_v3``."""
+"""V3 and R1 on disk: ``model_type: deepseek_v3``, in bfloat16 or, as released, in blocks of FP8."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from minideepseek.errors import UserError
-from minideepseek.formats import deepseek
+from minideepseek.formats import deepseek, fp8
+from minideepseek.formats.attention import mla_obstacle, read_mla
 from minideepseek.formats.deepseek import IGNORED, tensors
 from minideepseek.formats.entry import refuse_unless, require
+from minideepseek.layers.mla import MLA
 from minideepseek.layers.mtp import MTP
 from minideepseek.layers.router import Groups, TopK
 from minideepseek.model import ModelConfig
@@ -21,19 +23,17 @@ JUDGED_BY = 2  # a group stands for its two best experts, whatever K and M are (
 def obstacle(cfg: ModelConfig) -> str | None:
     """Why the format cannot say everything about this config, or None."""
     found = deepseek.parts(cfg)
-    if found is None:
+    if found is None or not isinstance(found.attention, MLA):
         return "its layers are MLA with SwiGLU in front and one kind of mixture behind"
-    mixture = found[3]
-    if mixture is None:
-        return None
-    router = mixture.router
-    if router.affinity != "sigmoid" or not router.bias:
-        return "its router is a sigmoid with a bias"
-    if router.groups is not None and router.groups.judged_by != JUDGED_BY:
-        return "its groups are judged by their two best experts"
-    if not mixture.n_shared:
-        return "it has shared experts"
-    return None
+    if found.mixture is not None:
+        router = found.mixture.router
+        if router.affinity != "sigmoid" or not router.bias:
+            return "its router is a sigmoid with a bias"
+        if router.groups is not None and (router.groups.judged_by != JUDGED_BY or router.groups.n == 1):
+            return "its groups, more than one, are judged by their two best experts"
+        if not found.mixture.n_shared:
+            return "it has shared experts"
+    return mla_obstacle(found.attention)
 
 
 def read(config: Mapping[str, Any]) -> ModelConfig:
@@ -44,7 +44,7 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
     """
     refuse_unless(config, "scoring_func", "sigmoid")
     refuse_unless(config, "topk_method", "noaux_tc")
-    refuse_unless(config, "quantization_config", None)
+    fp8.block_size(config)
 
     def router() -> TopK:
         n, limit = require(config, "n_group"), require(config, "topk_group")
@@ -57,32 +57,29 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
             bias=True,
         )
 
-    depth = config.get("num_nextn_predict_layers") or 0
-    try:
-        cfg = deepseek.read_model(config, router)
-        return replace(cfg, mtp=MTP(depth=depth)) if depth else cfg
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"the fields do not make a model: {error}") from None
+    cfg = deepseek.read_model(config, read_mla, router)
+    ahead = 0 if config.get("num_nextn_predict_layers") is None else require(config, "num_nextn_predict_layers")
+    if ahead < 0:
+        raise UserError(f"num_nextn_predict_layers is {ahead}, where a number of modules is expected")
+    return replace(cfg, mtp=MTP(depth=ahead)) if ahead else cfg
 
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
     """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
-    found = deepseek.parts(cfg)
-    assert found is not None
-    attention, _, _, mixture = found
-    groups = mixture.router.groups if mixture else None
+    found = deepseek.known_parts(cfg)
+    router = found.mixture.router if found.mixture else None
+    groups = router.groups if router else None
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": MODEL_TYPE,
         **deepseek.write_model(cfg),
+        "rope_interleave": found.attention.rope.layout == "adjacent",
+        "routed_scaling_factor": router.scale if router else 1.0,
         "n_group": 1 if groups is None else groups.n,
         "topk_group": 1 if groups is None else groups.limit,
-        "norm_topk_prob": mixture.router.normalise if mixture else True,
+        "norm_topk_prob": router.normalise if router else True,
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
-        "rope_interleave": attention.rope.layout == "adjacent",
         "num_nextn_predict_layers": cfg.mtp.depth if cfg.mtp else 0,
     }
 

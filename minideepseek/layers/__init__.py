@@ -1,6 +1,7 @@
 """One idea, one file: its config dataclass, its module, its cache."""
 
 from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
+from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
@@ -15,6 +16,7 @@ __all__ = [
     "GQA",
     "MLA",
     "MTP",
+    "Capacity",
     "CommunicationBalance",
     "DeviceBalance",
     "ExpertBalance",

@@ -7,13 +7,14 @@ loss is alpha · sum_i f_i · P_i (DeepSeekMoE report, eq. 12-14).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from minideepseek.layers.router import Routing
+from minideepseek.layers.router import Routing, first_top_k
 
 Over = Literal["batch", "sequence"]
 
@@ -21,6 +22,7 @@ Over = Literal["batch", "sequence"]
 class BalanceLoss(Protocol):
     """What a mixture's config lists under ``balance``."""
 
+    def check(self, n_experts: int) -> None: ...
     def loss(self, routing: Routing, batch_size: int) -> Tensor: ...
 
 
@@ -32,13 +34,23 @@ def load(experts: Tensor, n_experts: int) -> Tensor:
 def max_violation(counts: Tensor) -> Tensor:
     """MaxVio of loads (E,): (largest - mean) / mean, 0 when balanced (Wang et al., arXiv 2408.15664, section 4.1)."""
     counts = counts.double()
-    return (counts.max() - counts.mean()) / counts.mean()
+    return (counts.max() - counts.mean()) / counts.mean().clamp(min=1e-12)  # nothing counted, nothing violated
 
 
 def load_variation(counts: Tensor) -> Tensor:
     """Coefficient of variation of loads (E,): standard deviation over mean."""
     counts = counts.double()
-    return counts.std(unbiased=False) / counts.mean()
+    return counts.std(unbiased=False) / counts.mean().clamp(min=1e-12)
+
+
+def _check(alpha: float, over: str, n_experts: int = 0, devices: int = 1) -> None:
+    """What all balance losses ask of their numbers."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha={alpha} must be zero or a positive number")
+    if over not in ("batch", "sequence"):
+        raise ValueError(f"over={over!r}: choose 'batch' or 'sequence'")
+    if devices < 1 or n_experts % devices:
+        raise ValueError(f"{n_experts} experts do not make {devices} equal groups, one a device")
 
 
 def _frequency_and_affinity(routing: Routing, rows: int, *, share: bool) -> tuple[Tensor, Tensor]:
@@ -67,13 +79,19 @@ class ExpertBalance:
     over: Over = "sequence"
     share: bool = False
 
+    def __post_init__(self) -> None:
+        _check(self.alpha, self.over)
+
+    def check(self, n_experts: int) -> None:
+        """Any number of experts can be balanced."""
+
     def loss(self, routing: Routing, batch_size: int) -> Tensor:
         """A scalar: alpha when perfectly balanced and affinities sum to one."""
         rows = batch_size if self.over == "sequence" else 1
         experts = routing.experts
         if self.share:
             # V3 counts the choice that the affinities alone would make (section 2.1.2): the bias is not to be judged.
-            experts = routing.scores.detach().topk(experts.shape[-1], dim=-1).indices
+            experts = first_top_k(routing.scores.detach(), experts.shape[-1])
         frequency, affinity = _frequency_and_affinity(routing._replace(experts=experts), rows, share=self.share)
         return self.alpha * (frequency * affinity).sum(-1).mean()
 
@@ -91,6 +109,13 @@ class DeviceBalance:
     alpha: float
     devices: int
     over: Over = "sequence"
+
+    def __post_init__(self) -> None:
+        _check(self.alpha, self.over, devices=self.devices)
+
+    def check(self, n_experts: int) -> None:
+        """Refuse experts that do not fill the devices equally."""
+        _check(self.alpha, self.over, n_experts, self.devices)
 
     def loss(self, routing: Routing, batch_size: int) -> Tensor:
         """alpha · sum_j (mean of f in group j) · (sum of P in group j)."""
@@ -115,6 +140,15 @@ class CommunicationBalance:
     devices: int
     limit: int
     over: Over = "sequence"
+
+    def __post_init__(self) -> None:
+        _check(self.alpha, self.over, devices=self.devices)
+        if not 1 <= self.limit <= self.devices:
+            raise ValueError(f"a token may use 1 to devices={self.devices} devices, not limit={self.limit}")
+
+    def check(self, n_experts: int) -> None:
+        """Refuse experts that do not fill the devices equally."""
+        _check(self.alpha, self.over, n_experts, self.devices)
 
     def loss(self, routing: Routing, batch_size: int) -> Tensor:
         """alpha · sum_j D/(M·T) · (tokens sent to device j) · (sum of P in group j)."""
@@ -141,6 +175,10 @@ class LossFree:
 
     speed: float = 0.001
     until: float = 14.3 / 14.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.speed < math.inf or not 0 <= self.until <= 1:
+            raise ValueError(f"speed={self.speed} must not be negative, until={self.until} a share of the training")
 
     def correct(self, bias: Tensor, counts: Tensor, progress: float) -> None:
         """Move ``bias`` (E,) in place by ±speed according to the loads (E,) of the step at ``progress`` in 0..1."""

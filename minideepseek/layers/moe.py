@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from minideepseek import ops
 from minideepseek.context import Context
-from minideepseek.layers.balance import BalanceLoss, LossFree, load
+from minideepseek.layers.balance import BalanceLoss, LossFree, load, load_variation, max_violation
+from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.router import Router, TopK
 from minideepseek.layers.swiglu import FeedForward, SwiGLU
 
@@ -30,6 +31,7 @@ class MoE:
         n_shared: shared experts N_s, one SwiGLU of N_s times the width.
         balance: losses that even the load while training.
         loss_free: correction of the router's bias after each step; needs ``router.bias``.
+        capacity: while training, drop what goes beyond it; None drops nothing.
     """
 
     n_experts: int
@@ -38,6 +40,7 @@ class MoE:
     n_shared: int = 0
     balance: tuple[BalanceLoss, ...] = ()
     loss_free: LossFree | None = None
+    capacity: Capacity | None = None
 
     def __post_init__(self) -> None:
         if self.n_experts < 1 or self.hidden < 1 or self.n_shared < 0:
@@ -45,6 +48,10 @@ class MoE:
                 f"n_experts={self.n_experts}, hidden={self.hidden}, n_shared={self.n_shared} make no mixture"
             )
         self.router.check(self.n_experts)
+        for balance in self.balance:
+            balance.check(self.n_experts)
+        if self.capacity is not None:
+            self.capacity.check(self.n_experts)
         if self.loss_free is not None and not self.router.bias:
             raise ValueError("loss_free corrects the router's bias: give the router bias=True")
 
@@ -71,9 +78,11 @@ class Experts(nn.Module):
         gate_up: (E, 2F, D).
         down: (E, D, F).
         load: (E,) int64 buffer, assignments since the last ``after_step``; not part of a checkpoint.
+        dropped: () int64 buffer, how many of them fell.
     """
 
     load: Tensor
+    dropped: Tensor
 
     def __init__(self, cfg: MoE, d_model: int) -> None:
         super().__init__()
@@ -83,22 +92,37 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.empty(cfg.n_experts, d_model, cfg.hidden))
         self.shared = FeedForward(SwiGLU(hidden=cfg.n_shared * cfg.hidden), d_model) if cfg.n_shared else None
         self.register_buffer("load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False)
+        self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D). In training reports its balance losses and counts its loads."""
         rows = x.flatten(0, 1)
         routing = self.router(rows, ctx)
-        y = ops.experts(rows, self.gate_up, self.down, routing.experts, routing.weights).view_as(x)
+        weights = routing.weights
         if self.training:
             self.load += load(routing.experts, self.cfg.n_experts)
             for balance in self.cfg.balance:
                 ctx.add_loss("balance", balance.loss(routing, x.shape[0]))
+            if self.cfg.capacity is not None:
+                keep = self.cfg.capacity.keep(routing, ctx.ids)
+                self.dropped += (~keep).sum()
+                weights = weights * keep
+        y = ops.experts(rows, self.gate_up, self.down, routing.experts, weights).view_as(x)
         return y if self.shared is None else y + self.shared(x, ctx)
 
     @torch.no_grad()
-    def after_step(self, progress: float) -> None:
-        """Once after each optimiser step, ``progress`` of the training in 0..1: correct the bias, forget the loads."""
+    def after_step(self, progress: float) -> dict[str, Tensor]:
+        """Once after each step, ``progress`` of the training in 0..1: correct the bias, forget the loads.
+
+        Returns:
+            What to log of the whole step: ``max_violation`` and ``load_variation``, and the share ``dropped``.
+        """
+        found = {"max_violation": max_violation(self.load), "load_variation": load_variation(self.load)}
+        if self.cfg.capacity is not None:
+            found["dropped"] = self.dropped / self.load.sum().clamp(min=1)
         if self.cfg.loss_free is not None:
             assert self.router.bias is not None
             self.cfg.loss_free.correct(self.router.bias, self.load, progress)
         self.load.zero_()
+        self.dropped.zero_()
+        return found

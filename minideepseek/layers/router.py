@@ -7,6 +7,7 @@ What chooses and what weighs may differ: V3's bias takes part in the choice and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -141,6 +142,14 @@ class Router(nn.Module):
         self.cfg = cfg
         self.weight = nn.Parameter(torch.empty(n_experts, d_model))
         self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32) if cfg.bias else None)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
+        # A model turned to bfloat16 keeps its corrections: steps of 0.001 would be lost in its 8 bits.
+        before = self.bias
+        super()._apply(fn, recurse)
+        if before is not None and self.bias is not None and self.bias.dtype.itemsize < 4:
+            self.bias = before.to(self.bias.device)
+        return self
 
     def forward(self, x: Tensor, ctx: Context) -> Routing:
         """x: (N, D) -> where each token goes."""

@@ -76,7 +76,7 @@ def train(
 
     Returns:
         The trained model and the metrics: ``step``, ``loss`` and its parts in nats per token, what layers
-        report (``losses.metrics``), ``lr``, ``grad_norm``
+        report (``losses.metrics``; from ``after_step``, the mean over layers), ``lr``, ``grad_norm``
         (before clipping), ``tokens`` and ``seconds`` since the start; at looks at held-out text ``valid_loss`` and
         ``valid_bits_per_byte``. Same seed, same machine, same threads: the same numbers, bit for bit, also across
         kills and resumes (``seconds`` excepted).
@@ -182,13 +182,13 @@ class _Run:
         grad_norm = torch.nn.utils.clip_grad_norm_(replica.masters, cfg.clip or float("inf"))
         self.optimizer.step()
         replica.update()
-        for layer in self.corrected:
-            layer.after_step(self.done / cfg.steps)
+        reports = [layer.after_step(self.done / cfg.steps) for layer in self.corrected]
+        means = {name: value / cfg.accumulation for name, value in sums.items()}
+        for name in {name: None for report in reports for name in report}:
+            means[name] = torch.stack([report[name] for report in reports if name in report]).mean()
         # The one place where a GPU is waited for.
-        *values, norm = torch.stack(
-            [*(value.float() / cfg.accumulation for value in sums.values()), grad_norm]
-        ).tolist()
-        losses = dict(zip(sums, values, strict=True))
+        *values, norm = torch.stack([*(value.float() for value in means.values()), grad_norm]).tolist()
+        losses = dict(zip(means, values, strict=True))
         reason = self.watch.verdict(losses["total"], norm)
         if reason is not None:
             raise UserError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from minideepseek import ModelConfig, Transformer
 from minideepseek.accounting import cache_elements_per_token
 from minideepseek.context import Context
-from minideepseek.layers import GQA, RoPE, SwiGLU
+from minideepseek.layers import GQA, RoPE, SwiGLU, YaRN
 
 HEADS = [(4, 4), (4, 2), (4, 1), (1, 1), (6, 3)]
 
@@ -164,3 +164,16 @@ def test_bfloat16_decode_stays_near_the_full_pass() -> None:
     error = (torch.cat(steps, 1) - full).abs()
     assert error.mean() < 0.02 * full.abs().mean()
     assert error.max() < 0.1 * full.abs().max()
+
+
+def test_the_temperature_of_yarn_may_sit_in_the_softmax_or_in_the_rotation() -> None:
+    ids, found = tokens(2, 9), []
+    for all_dim in (1.0, 0.0):
+        rope = RoPE(yarn=YaRN(factor=8, original_len=16, mscale_all_dim=all_dim))
+        attention = GQA(n_heads=4, n_kv_heads=2, head_dim=6, rope=rope)
+        cfg = ModelConfig(
+            d_model=16, n_layers=2, attention=attention, ffn=SwiGLU(hidden=20), vocab_size=37, init_std=0.3
+        )
+        found.append(Transformer(cfg, seed=0).double()(ids))
+    assert torch.allclose(*found, atol=1e-10)
+    assert not torch.allclose(found[0], build()(ids), atol=1e-3)

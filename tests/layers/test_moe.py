@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from minideepseek import ops
 from minideepseek.layers import (
+    Capacity,
     CommunicationBalance,
     DeviceBalance,
     ExpertBalance,
@@ -156,11 +157,33 @@ def test_the_gradient_of_the_gate_is_the_formulas():
         ({"router": TopK(k=1, groups=Groups(n=3, limit=1))}, "equal groups"),
         ({"loss_free": LossFree()}, "bias=True"),
         ({"hidden": 0}, "no mixture"),
+        ({"balance": (DeviceBalance(alpha=0.1, devices=3),)}, "3 equal groups"),
+        ({"capacity": Capacity(devices=3)}, "3 equal groups"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(fields, says):
     with pytest.raises(ValueError, match=says):
         MoE(**{"n_experts": 4, "hidden": 8, "router": TopK(k=1), **fields})
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (ExpertBalance, {"alpha": -0.1}),
+        (ExpertBalance, {"alpha": float("nan")}),
+        (ExpertBalance, {"alpha": 0.1, "over": "night"}),
+        (DeviceBalance, {"alpha": 0.1, "devices": 0}),
+        (CommunicationBalance, {"alpha": 0.1, "devices": 2, "limit": 3}),
+        (LossFree, {"speed": -1.0}),
+        (LossFree, {"until": 1.5}),
+        (Capacity, {"devices": 0}),
+        (Capacity, {"devices": 2, "factor": 0.0}),
+        (Capacity, {"devices": 2, "spared": 1.5}),
+    ],
+)
+def test_nonsense_is_refused(kind, fields):
+    with pytest.raises(ValueError, match=r"must|choose|equal groups|may use"):
+        kind(**fields)
 
 
 # --- balance ----------------------------------------------------------------------------------------------------------
@@ -261,6 +284,32 @@ def test_the_bias_rests_at_the_end_of_training_and_outside_of_it():
     assert not model.blocks[1].ffn.router.bias.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_narrow_model_keeps_fine_corrections(dtype):
+    model = mixture_model()
+    router = model.blocks[1].ffn.router
+    router.bias += 0.1234567
+    before = router.bias.clone()
+    model.to(dtype)
+    assert router.weight.dtype == dtype
+    assert torch.equal(router.bias, before)
+    assert model.float().blocks[1].ffn.router.bias.dtype == torch.float32
+    assert model.double().blocks[1].ffn.router.bias.dtype == torch.float64
+
+
+def test_a_step_reports_the_loads_of_the_whole_batch():
+    model = mixture_model().train()
+    layer = model.blocks[1].ffn
+    ids = torch.randint(0, 40, (6, 9), generator=torch.Generator().manual_seed(0))
+    for piece in ids.chunk(3):
+        model.loss(piece)
+    counts = layer.load.clone()
+    found = layer.after_step(0.0)
+    assert found == {"max_violation": max_violation(counts), "load_variation": load_variation(counts)}
+    assert found["max_violation"] > 0
+    assert layer.after_step(0.0)["max_violation"] == 0  # nothing has been counted since
+
+
 def test_no_gradient_reaches_the_bias():
     model = mixture_model().train()
     assert "blocks.1.ffn.router.bias" not in dict(model.named_parameters())
@@ -282,3 +331,82 @@ def test_fine_grained_segmentation_keeps_cost_and_multiplies_choices():
     router = (64 - 16) * 32
     assert fine.n_params(32) - coarse.n_params(32) == router
     assert fine.n_activated(32) - coarse.n_activated(32) == router
+
+
+# --- dropping ---------------------------------------------------------------------------------------------------------
+
+IDS = torch.randint(0, 1000, (8, 16), generator=torch.Generator().manual_seed(3))
+
+
+def routed(n=128, n_experts=8, k=2, seed=0):
+    """A routing that prefers the first experts, so that some devices are too busy."""
+    logits = draw(n, n_experts, seed=seed)
+    logits[:, :3] += 1.0
+    return TopK(k=k).route(logits)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_device_keeps_the_best_of_its_budget(factor, seed):
+    routing = routed(seed=seed)
+    keep = Capacity(devices=4, factor=factor, spared=0.0).keep(routing, IDS)
+    affinity, device = routing.scores.gather(1, routing.experts), routing.experts // 2
+    budget = int(factor * 128 * 2 / 4)
+    busy = 0
+    for j in range(4):
+        stays, falls = affinity[(device == j) & keep], affinity[(device == j) & ~keep]
+        assert len(stays) == min(budget, int((device == j).sum()))  # nothing falls where there is room
+        if len(falls):
+            busy += 1
+            assert falls.max() <= stays.min()
+    assert busy > 0
+
+
+def test_tokens_of_spared_sequences_never_fall():
+    routing, capacity = routed(), Capacity(devices=4, factor=0.6, spared=0.4)
+    spared = capacity.spare(IDS)
+    assert 0 < spared.sum() < len(IDS)
+    keep = capacity.keep(routing, IDS).view(8, 16, 2)
+    assert keep[spared].all()
+    assert not keep[~spared].all()
+    # they count against the budget: where they leave room for n others, the n best others stay
+    device, budget = (routing.experts // 2).view(8, 16, 2), int(0.6 * 128 * 2 / 4)
+    for j in range(4):
+        here, safe = device == j, spared[:, None, None].expand_as(device)
+        room = max(0, budget - int((here & safe).sum()))
+        assert int((here & ~safe & keep).sum()) == min(room, int((here & ~safe).sum()))
+
+
+def test_about_a_tenth_of_all_sequences_is_spared_whatever_stands_beside_them():
+    ids = torch.randint(0, 50_000, (4000, 32), generator=torch.Generator().manual_seed(0))
+    capacity = Capacity(devices=4)
+    spared = capacity.spare(ids)
+    assert spared.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(torch.cat([capacity.spare(part) for part in ids.split(7)]), spared)
+    assert not Capacity(devices=4, spared=0.0).spare(ids).any()
+    assert Capacity(devices=4, spared=1.0).spare(ids).all()
+
+
+def test_what_falls_adds_nothing_and_learns_nothing_and_what_stays_is_unchanged():
+    capacity = Capacity(devices=4, factor=0.5, spared=0.0)
+    mixture = MoE(n_experts=8, hidden=8, n_shared=1, router=TopK(k=2), capacity=capacity)
+    model = mixture_model(router=TopK(k=2), loss_free=None, capacity=capacity).double().train()
+    layer, ids = model.blocks[1].ffn, torch.randint(0, 40, (4, 8), generator=torch.Generator().manual_seed(0))
+    assert layer.cfg == mixture
+    ctx, x = model.context(ids), draw(4, 8, 16)
+    routing = layer.router(x.flatten(0, 1), ctx)
+    keep = capacity.keep(routing, ids)
+    weights = routing.weights * keep
+    expected = reference.experts(x.flatten(0, 1), layer.gate_up, layer.down, routing.experts, weights).view_as(x)
+    assert torch.allclose(layer(x, ctx), expected + layer.shared(x, ctx))
+    assert int((~keep).sum()) == int(layer.dropped) > 0
+    assert layer.after_step(0.0)["dropped"] == (~keep).double().mean()
+    assert not layer.dropped
+
+
+def test_nothing_falls_outside_of_training():
+    model = mixture_model(capacity=Capacity(devices=4, factor=0.1, spared=0.0)).eval()
+    plain = mixture_model().eval()
+    ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(ids), plain(ids))
+    assert not torch.equal(model.train()(ids), plain.train()(ids))
