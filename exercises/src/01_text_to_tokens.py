@@ -386,7 +386,7 @@ def _(draw):
     ends = [call("join", tokens, (1, 2), 256) for tokens in ([1, 2], [2, 1], [1], [], [1, 2, 1, 2, 3], [3, 1, 2])]
     runs = [call("join", [6] * length, (6, 6), 256) for length in (2, 3, 4, 5)]
     yield value("joins every occurrence, from left to right", 2, [*joins, *ends, *runs])
-    letters = [(draw.integers(97, 101, draw.integer(2, 9)).tolist(), draw.integer(1, 9)) for _ in range(12)]
+    letters = [(draw.integers(97, 101, draw.integer(5, 12)).tolist(), draw.integer(1, 9)) for _ in range(12)]
     yield value("learns the right merges, one after the other", 1, [call("learn_merges", letters, 6)])
     line = draw.integers(0, 3, 60).tolist()
     yield invariant(
