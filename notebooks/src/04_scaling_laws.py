@@ -391,8 +391,9 @@ print("stored minus live, same seed:", " ".join(f"{gap:+.4f}" for gap in fresh))
 assert max(map(abs, fresh)) < 0.3
 
 # %% [markdown]
-# On another machine the fresh runs differ a little from the stored ones: your Python's library is the corpus, and
-# processors round differently.
+# Zeros only where nothing has changed at all. Another processor, or a quicker matrix product, rounds a last digit
+# differently, and after a few hundred steps two such runs are as far apart as two seeds. Another Python also brings
+# another corpus: its own library.
 #
 # ### Two laws from four floors
 
