@@ -149,7 +149,10 @@ def load_state(path: Path, model: Transformer, optimizer: torch.optim.Optimizer)
         UserError: the checkpoint is of a model of another shape, or cannot be read.
     """
     theirs, ours = checkpoint.write_config(checkpoint.read_config(path)), checkpoint.write_config(model.cfg)
-    different = [f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in ours if theirs.get(key) != ours[key]]
+    keys = {**ours, **theirs}
+    different = [
+        f"{key} {theirs.get(key)} instead of {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)
+    ]
     if different:
         raise UserError(f"{path} is of another model: {', '.join(different)}; name the model that it was made with")
     saved = checkpoint.load(path).state_dict()
