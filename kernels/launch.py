@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 import triton
@@ -19,6 +20,12 @@ def check(*tensors: Tensor) -> None:
             raise TypeError(f"the Triton kernels take float32, bfloat16 and float16, not {tensor.dtype}")
         if tensor.device != tensors[0].device:
             raise ValueError(f"tensors on {tensors[0].device} and {tensor.device}: a kernel needs all on one device")
+
+
+def run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+    """Launch ``kernel`` on the device of its first argument, which need not be the current one."""
+    with torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **options)
 
 
 def rows_of(x: Tensor) -> Tensor:

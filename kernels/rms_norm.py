@@ -126,7 +126,9 @@ def _forward(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> 
     inverse = torch.empty(rows.shape[0], dtype=torch.float32, device=x.device)
     if rows.numel():
         per_tile, columns, warps = launch.tile(rows.shape[1])
-        _forward_kernel[(triton.cdiv(rows.shape[0], per_tile),)](
+        launch.run(
+            _forward_kernel,
+            (triton.cdiv(rows.shape[0], per_tile),),
             rows,
             added,
             weight.contiguous(),
@@ -156,7 +158,9 @@ def _backward(x: Tensor, weight: Tensor, inverse: Tensor, dy: Tensor, dtotal: Te
     # As many programs as stay resident, 32 warps a multiprocessor: enough to hide latency, few partial sums.
     programs = min(triton.cdiv(rows.shape[0], per_tile), launch.multiprocessors(x.device) * (32 // warps))
     partial = torch.empty(programs, rows.shape[1], dtype=torch.float32, device=x.device)
-    _backward_kernel[(programs,)](
+    launch.run(
+        _backward_kernel,
+        (programs,),
         rows,
         weight.contiguous(),
         inverse,

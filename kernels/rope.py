@@ -89,7 +89,9 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, adjacent: bool, back: bool) -> 
     if x.numel():
         n_rows = batch * tokens * heads
         rows, columns, warps = launch.tile(width // 2, elements=2048)
-        _rotate_kernel[(triton.cdiv(n_rows, rows),)](
+        launch.run(
+            _rotate_kernel,
+            (triton.cdiv(n_rows, rows),),
             x,
             cos,
             sin,

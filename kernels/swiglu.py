@@ -73,7 +73,9 @@ class _SwiGLU(torch.autograd.Function):
         if y.numel():
             rows, columns, warps = _tile(width)
             grid = (triton.cdiv(n_rows, rows), triton.cdiv(width, columns))
-            _forward_kernel[grid](x, y, x.stride(0), n_rows, width, ROWS=rows, COLUMNS=columns, num_warps=warps)
+            launch.run(
+                _forward_kernel, grid, x, y, x.stride(0), n_rows, width, ROWS=rows, COLUMNS=columns, num_warps=warps
+            )
         return y.view(*gate_up.shape[:-1], width)
 
     @staticmethod
@@ -86,7 +88,18 @@ class _SwiGLU(torch.autograd.Function):
         if dx.numel():
             rows, columns, warps = _tile(width)
             grid = (triton.cdiv(n_rows, rows), triton.cdiv(width, columns))
-            _backward_kernel[grid](
-                x, dy, dx, x.stride(0), dy.stride(0), n_rows, width, ROWS=rows, COLUMNS=columns, num_warps=warps
+            launch.run(
+                _backward_kernel,
+                grid,
+                x,
+                dy,
+                dx,
+                x.stride(0),
+                dy.stride(0),
+                n_rows,
+                width,
+                ROWS=rows,
+                COLUMNS=columns,
+                num_warps=warps,
             )
         return dx.view(gate_up.shape)
