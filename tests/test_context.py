@@ -62,7 +62,7 @@ def test_losses_of_one_name_add_up() -> None:
     ("positions", "expected"),
     [
         (torch.arange(3), (4, 7)),
-        (torch.tensor([[0, 1], [2, 3]]), (4, 4)),
+        (torch.tensor([[0, 1], [1, 2]]), (4, 4)),
         (torch.tensor([[1], [6]]), (4, 7)),
     ],
 )
