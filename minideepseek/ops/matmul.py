@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -11,6 +10,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.ops.backend import needs_grad, on_cpu
+
+# PyTorch sends float32 products on x86 to Intel's MKL, which keeps its quick code for Intel's processors; oneDNN, in
+# the same PyTorch, runs at full speed on all of them.
+MKL_IS_SLOW = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and "AMD" in str(getattr(torch.cpu, "get_capabilities", str)())
+)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -23,20 +30,30 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (..., F).
     """
-    if not on_cpu(x) or x.dtype == torch.float64:
+    if not _gains(x):
         return F.linear(x, weight)
     if needs_grad(x, weight):
         return _Linear.apply(x, weight)
     return product(x, weight)
 
 
+def _gains(x: Tensor) -> bool:
+    """Whether PyTorch's own form leaves something to gain for ``x``."""
+    if torch.compiler.is_compiling():  # which needs no help but with the library
+        return (
+            MKL_IS_SLOW and x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        )
+    return on_cpu(x) and x.dtype != torch.float64
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient."""
-    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < 2**14 or not _mkl_is_slow_here():
+    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < 2**14 or not MKL_IS_SLOW:
         return F.linear(a, b)
-    # PyTorch sends float32 products on x86 to Intel's MKL, which keeps its quick code for Intel's processors; oneDNN,
-    # in the same PyTorch, runs at full speed on all of them. With few rows, as in a decode, a product only waits for
-    # ``b`` to arrive from memory, and what matters is in which order it is read.
+    if torch.compiler.is_compiling():
+        return _opaque_product(a, b)
+    # With few rows, as in a decode, a product only waits for ``b`` to arrive from memory, and what matters is in which
+    # order it is read.
     (many, width), rows = b.shape, a.numel() // a.shape[-1]
     if rows == 1 and a.ndim < 4 and many % 16 == 0 and b.is_contiguous():
         columns = a.expand(many // 16, 1, width).mT  # a reshape has other strides, which send bmm a slower way
@@ -54,11 +71,15 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     return product(grad.t(), x.t())
 
 
-@functools.cache
-def _mkl_is_slow_here() -> bool:
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    amd = "AMD" in str(capabilities.get("cpu_name", ""))
-    return amd and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+@torch.library.custom_op("minideepseek::product", mutates_args=())
+def _opaque_product(a: Tensor, b: Tensor) -> Tensor:
+    """``product`` for the compiler, which would look inside and stumble."""
+    return product(a, b)
+
+
+@_opaque_product.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(*a.shape[:-1], b.shape[0])
 
 
 class _Linear(torch.autograd.Function):
