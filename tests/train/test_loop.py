@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,7 +252,15 @@ def test_a_request_to_stop_saves_and_says_how_to_go_on(data: TinyData, tmp_path:
     assert without_time(resumed.metrics) == without_time(unbroken.metrics)
 
 
-def test_without_a_folder_ctrl_c_does_what_it_always_does(data: TinyData) -> None:
+@pytest.fixture
+def default_ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background and the shell has turned SIGINT off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_without_a_folder_ctrl_c_does_what_it_always_does(data: TinyData, default_ctrl_c: None) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         train(TINY, data, QUICK, on_step=stop_at(5, signal.SIGINT), progress=False)
     assert not isinstance(caught.value, Interrupted)
