@@ -20,6 +20,7 @@ from minideepseek.ops import attend, loss, reference
 from minideepseek.ops.matmul import product
 
 LAYOUTS = ["half_split", "adjacent"]
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 @pytest.fixture(autouse=True)
@@ -280,7 +281,7 @@ def test_attention_gradient_is_the_derivative() -> None:
 def test_attention_is_an_operation_that_the_compiler_can_trust(masked: bool) -> None:
     q, k, v = leaf(2, 2, 3, 70, 4), leaf(4, 80, 4), leaf(4, 80, 5)
     hidden = torch.rand(2, 1, 70, 80) < 0.3 if masked else None
-    torch.library.opcheck(attend._attend, (q, k, v, 0.5, True, hidden))
+    torch.library.opcheck(attend._attend, (q, k, v, 0.5, True, hidden), test_utils=OPCHECKS)
 
 
 def test_attention_long_enough_for_the_library_matches_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +372,12 @@ def test_linear_cross_entropy_matches_its_definition(rows: int) -> None:
 def test_linear_cross_entropy_gradient_is_the_derivative() -> None:
     hidden, weight, targets = loss_problem(7)
     assert torch.autograd.gradcheck(lambda h, w: ops.linear_cross_entropy(h, w, targets), (hidden, weight))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_linear_cross_entropy_is_an_operation_that_the_compiler_can_trust() -> None:
+    hidden, weight, targets = loss_problem(7)
+    torch.library.opcheck(loss._with_gradients, (hidden, weight, targets, -100), test_utils=OPCHECKS)
 
 
 def test_linear_cross_entropy_ignores_what_it_is_told_to() -> None:

@@ -95,16 +95,12 @@ def _on_triton(x: Tensor) -> bool:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether the hand-made CPU forms apply to ``x``: they were measured there."""
-    return x.device.type == "cpu" and not plain(x)
+    """Whether the hand-made CPU forms apply to ``x``: they were measured there.
 
-
-def plain(x: Tensor) -> bool:
-    """Whether someone else rewrites the operation, who must see its plain form.
-
-    The compiler fuses it with its neighbours. Autocast chooses a type for each product, but not for its gradient.
+    Not where someone else rewrites the operation and must see its plain form: the compiler fuses it with its
+    neighbours, and autocast chooses a type for each product, but not for its gradient.
     """
-    return torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
 
 
 def needs_grad(*tensors: Tensor) -> bool:

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from minideepseek.ops import reference
-from minideepseek.ops.backend import needs_grad, on_cpu, plain
+from minideepseek.ops.backend import needs_grad, on_cpu
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
 
@@ -30,10 +29,12 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     Returns:
         Scalar, float32 at least; the softmax is computed in that precision too. NaN where no row counts.
     """
-    if plain(hidden):
+    if torch.is_autocast_enabled(hidden.device.type):  # it chooses a type for the product, but not for its gradient
         return reference.linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index)
     if needs_grad(hidden, weight):
-        return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index)
+        return _with_gradients(hidden, weight, targets, ignore_index)[0]
+    if torch.compiler.is_compiling():
+        return reference.linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index)
     loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
     for h, t in zip(hidden.split(_rows(weight)), targets.split(_rows(weight)), strict=True):
         loss += _differentiate(product(h, weight), t, ignore_index)
@@ -72,29 +73,46 @@ def _differentiate(logits: Tensor, targets: Tensor, ignore_index: int) -> Tensor
     return total
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-        rows = _rows(weight)
-        ignored = (targets == ignore_index)[:, None]
-        loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        dhidden = torch.empty_like(hidden)
-        dweight = None
-        for h, dh, t in zip(hidden.split(rows), dhidden.split(rows), targets.split(rows), strict=True):
-            logits = product(h, weight)
-            loss += _differentiate(logits, t, ignore_index)
-            dh.copy_(product(logits, weight.t()))
-            part = weight_gradient(logits, h.masked_fill((t == ignore_index)[:, None], 0.0))
-            dweight = wide(part) if dweight is None else dweight.add_(part)
-        assert dweight is not None  # even no rows are split into one piece
-        counted = ignored.numel() - ignored.sum()
-        share = 1 / counted.clamp(min=1).to(dweight.dtype)
-        dhidden.masked_fill_(ignored, 0.0).mul_(share)
-        ctx.save_for_backward(dhidden, dweight.mul_(share).to(weight.dtype))
-        return loss / counted
+# An operation of its own rather than an autograd.Function: the compiler takes it whole, where it would unroll the loop
+# or, given the plain formula, hold all logits at once.
+@torch.library.custom_op("minideepseek::linear_cross_entropy", mutates_args=())
+def _with_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and its gradients for hidden and weight."""
+    rows = _rows(weight)
+    ignored = (targets == ignore_index)[:, None]
+    loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    dhidden = torch.empty_like(hidden)
+    dweight = None
+    for h, dh, t in zip(hidden.split(rows), dhidden.split(rows), targets.split(rows), strict=True):
+        logits = product(h, weight)
+        loss += _differentiate(logits, t, ignore_index)
+        dh.copy_(product(logits, weight.t()))
+        part = weight_gradient(logits, h.masked_fill((t == ignore_index)[:, None], 0.0))
+        dweight = wide(part) if dweight is None else dweight.add_(part)
+    assert dweight is not None  # even no rows are split into one piece
+    counted = ignored.numel() - ignored.sum()
+    share = 1 / counted.clamp(min=1).to(dweight.dtype)
+    dhidden.masked_fill_(ignored, 0.0).mul_(share)
+    return loss / counted, dhidden, torch.empty_like(weight).copy_(dweight.mul_(share))
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        dhidden, dweight = ctx.saved_tensors
-        return dhidden * grad, dweight * grad, None, None
+
+@_with_gradients.register_fake
+def _(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    loss = hidden.new_empty((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    return loss, torch.empty_like(hidden), torch.empty_like(weight)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # nobody differentiates the gradients
+    ctx.save_for_backward(*output[1:])
+
+
+def _scale(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 4
+    return *(kept * grad for kept in ctx.saved_tensors), None, None
+
+
+_with_gradients.register_autograd(_scale, setup_context=_keep)
