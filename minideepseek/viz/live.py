@@ -34,8 +34,11 @@ class LiveCurve:
 
     def draw(self) -> None:
         """Show the curve as it is now, in the place where it was shown before."""
+        from IPython.core.getipython import get_ipython
         from IPython.display import display
 
+        if getattr(get_ipython(), "kernel", None) is None:  # a terminal: there is no place to draw in
+            return
         if self._shown is None:
             self._shown = display(self._picture(), display_id=True)
         else:
