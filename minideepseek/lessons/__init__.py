@@ -18,7 +18,7 @@ lab         JupyterLab, opened on the lessons
 
 from minideepseek.lessons.build import build
 from minideepseek.lessons.check import check, state
-from minideepseek.lessons.lab import open_lab
+from minideepseek.lessons.lab import open_lab, show
 from minideepseek.lessons.source import Lesson, find
 
-__all__ = ["Lesson", "build", "check", "find", "open_lab", "state"]
+__all__ = ["Lesson", "build", "check", "find", "open_lab", "show", "state"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from minideepseek.errors import UserError
 from minideepseek.lessons.source import find, home
@@ -30,12 +31,15 @@ def open_lab(number: str = "00", *, host: str = "127.0.0.1", port: int = 8888) -
     lesson = find(number)[0]
     if not lesson.notebook.exists():
         raise UserError(f"lesson {number} has no notebook yet; make it with: minideepseek lessons build {number}")
+    show(lesson.notebook, f"lesson {lesson.number}, {lesson.title}", root=home().parent, host=host, port=port)
+
+
+def show(notebook: Path, title: str, *, root: Path, host: str = "127.0.0.1", port: int = 8888) -> None:
+    """Start JupyterLab in ``root``, on a notebook somewhere in it, and stay until it ends; as ``open_lab`` does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `docker stop` too ends the server before us
-    with lab(root=home().parent, host=host, port=port) as (process, base, token):
-        page = f"{base}/lab/tree/notebooks/{lesson.notebook.name}?token={token}"
-        print(
-            f"\nJupyterLab is open on lesson {lesson.number}, {lesson.title}:\n\n    {page}\n\nCtrl-C here ends it.\n"
-        )
+    with lab(root=root, host=host, port=port) as (process, base, token):
+        page = f"{base}/lab/tree/{quote(notebook.relative_to(root).as_posix())}?token={token}"
+        print(f"\nJupyterLab is open on {title}:\n\n    {page}\n\nCtrl-C here ends it.\n")
         if _display():
             webbrowser.open(page)
         try:

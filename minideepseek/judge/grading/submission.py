@@ -19,7 +19,7 @@ from minideepseek.judge.cells import split
 
 _KINDS = (".ipynb", ".py")
 MAX_BYTES, MAX_FILES = 32 * 2**20, 50
-_SKIPPED = re.compile(r"^[._]|^__pycache__$")  # .ipynb_checkpoints holds yesterday's answer
+_SKIPPED = re.compile(r"^\.|^__pycache__$")  # .ipynb_checkpoints holds yesterday's answer
 
 
 @dataclass(frozen=True, kw_only=True)

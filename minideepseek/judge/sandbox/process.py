@@ -20,6 +20,7 @@ from minideepseek.judge.sandbox.steps import MAX_PRINTED, Failure, Result, Step
 
 Source = tuple[str, str]  # file name, text
 START_SECONDS = 120.0  # torch on a cold disk
+CHANNEL = "it wrote into the judge's channel; no result can be taken from it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,8 @@ class Sandbox:
         late, code = bool(ended["late"]), int(ended["code"])
         outcomes = _outcomes(ended["answer"].numpy().tobytes(), len(checks))
         if outcomes is None:  # the cells themselves did not run through: so it would be in every check
-            return [Outcome(problem=_explain(late, code, limits))] * len(checks), False
+            wrote = code == 0 and ended["answer"].numel()
+            return [Outcome(problem=CHANNEL if wrote else _explain(late, code, limits))] * len(checks), False
         if len(outcomes) < len(checks):
             outcomes.append(Outcome(problem=_explain(late, code, limits)))
         return outcomes, late or code == _KILLED
@@ -162,8 +164,7 @@ def _outcomes(answer: bytes, checks: int) -> list[Outcome] | None:
                 printed = str(message["printed"])[:MAX_PRINTED]
                 outcomes.append(Outcome(results=results, printed=printed, protections=protections))
     except (ValueError, KeyError, TypeError):
-        problem = "it wrote into the judge's channel; no result can be taken from it"
-        outcomes += [Outcome(problem=problem)] * (checks - len(outcomes))
+        outcomes += [Outcome(problem=CHANNEL)] * (checks - len(outcomes))
         return outcomes
     return None if head is None else outcomes
 

@@ -108,7 +108,7 @@ def run(names: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Result], 
     """
     kept: dict[str, Any] = {}
     results: list[Result] = []
-    printed = io.StringIO()
+    printed = _Beginning()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for step in steps:
@@ -117,7 +117,15 @@ def run(names: Mapping[str, Any], steps: Sequence[Step]) -> tuple[list[Result], 
             except (Exception, SystemExit) as error:
                 results.append(Result(failure=describe(error)))
                 break
-    return results, printed.getvalue()[:MAX_PRINTED]
+    return results, printed.getvalue()
+
+
+class _Beginning(io.StringIO):
+    """Keeps the beginning of what is written."""
+
+    def write(self, text: str) -> int:
+        super().write(text[: max(MAX_PRINTED - self.tell(), 0)])
+        return len(text)
 
 
 def describe(error: BaseException) -> Failure:

@@ -87,8 +87,8 @@ def serve(request: Mapping[str, Any], channel: socket.socket) -> dict[str, Any]:
     child = struct.unpack("i", head)[0] if len(head) == 4 else 0
     answer, late = _collect(answer_r, time.monotonic() + limits.wall_s, channel)
     os.close(answer_r)
-    ended, status = os.waitpid(watcher, os.WNOHANG)
-    if not ended:  # the watcher outlives the learner's process
+    status = None if late else _ended(watcher)
+    if status is None:  # the watcher outlives the learner's process: that is still there
         if child:
             _kill(child)
         status = os.waitpid(watcher, 0)[1]
@@ -189,6 +189,16 @@ def _collect(descriptor: int, deadline: float, channel: socket.socket) -> tuple[
             if size > MAX_ANSWER:
                 break
     return b"".join(blocks), True
+
+
+def _ended(watcher: int) -> int | None:
+    """The status of a process that is about to end; None if it does not. A pipe closes a moment before its owner."""
+    for _ in range(500):
+        pid, status = os.waitpid(watcher, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.002)
+    return None
 
 
 def _kill(pid: int) -> None:
