@@ -43,6 +43,12 @@ def test_the_wheel_holds_every_source_file_and_the_kernels_under_their_import_na
     assert "minideepseek/py.typed" in wheel
 
 
+def test_the_wheel_holds_code_only_no_exercise_no_solution_no_check(wheel: list[str]) -> None:
+    ours = [name for name in wheel if name.startswith("minideepseek/")]
+    assert {Path(name).suffix for name in ours} == {".py", ".typed"}
+    assert not any(Path(name).name[:2].isdigit() for name in ours)  # as the scripts of lessons and exercises begin
+
+
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "tests", check=False)
     assert done.returncode == 0, done.stderr
