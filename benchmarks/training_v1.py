@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +80,6 @@ def main() -> None:
     done = {(row["arm"], int(row["seed"])) for row in rows}
     missing = [(arm, seed) for seed in SEEDS for arm in arms if (arm, seed) not in done]
     data = prepare("stories")
-    start = time.process_time()
     for arm, seed in tqdm(missing, file=sys.stderr, unit="run"):
         steps, losses = run(arm, seed, data).curve("valid_loss")
         rows += [
@@ -96,7 +94,6 @@ def main() -> None:
             "corpus": data.corpus,
             "digest": data.folder.name,
             "seeds": len(SEEDS),
-            "cpu_seconds": round(time.process_time() - start),
         },
         f"{len(arms) * len(SEEDS)} training runs, held-out loss in nats a token as they went: `{name}.csv`.",
     )
