@@ -202,6 +202,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_without_namespaces_as_in_most_containers_the_rest_still_protects(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    done = subprocess.run([sys.executable, "-c", ALONE, str(scratch)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", ALONE, str(scratch)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == -9, done.stderr  # oneself one may kill
     assert done.stdout.splitlines() == ["['files', 'fork', 'network', 'processes']", *["refused"] * 6]
