@@ -64,8 +64,16 @@ def stream(
     if speculative is False:
         steps = _stream(model, rows, lengths, max_new_tokens, sampling, generator, eos_id)
     else:
-        record = Speculation() if speculative is True else speculative
-        steps = speculate(model, rows, lengths, max_new_tokens, sampling, generator, eos_id, record)
+        steps = speculate(
+            model,
+            rows,
+            lengths,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            generator=generator,
+            eos_id=eos_id,
+            record=Speculation() if speculative is True else speculative,
+        )
     return (token.clone() for token in steps)  # out here it is an ordinary tensor, which training may use too
 
 
