@@ -48,9 +48,9 @@ def rms_norm(x, gain, eps=1e-6):
 
 # %% tags=["judge"]
 from minideepseek.judge.author import (
-    Between,
     Mostly,
     Part,
+    Picks,
     Reaches,
     Same,
     Untouched,
@@ -667,15 +667,6 @@ wrong_lines = "bd"  # values are not turned; the norm stands in the branch: x + 
 ### END SOLUTION
 
 
-# %% tags=["driver"]
-def right_letters(letters):
-    """How many of these were named; none where more than two were."""
-    if wrong_lines is None:
-        raise NotImplementedError
-    named = set(str(wrong_lines).lower()) & set("abcdef")
-    return len(named & set(letters)) if len(named) <= 2 else 0
-
-
 # %% tags=["judge"]
 NEITHER = "neither of the two is wrong, or there are more than two letters"
 ONE = "one of your two letters is right, the other line does what its paper says"
@@ -695,6 +686,6 @@ ONE = "one of your two letters is right, the other line does what its paper says
     ),
 )
 def _(draw):
-    named = [call("right_letters", "bd")]
-    yield value("finds one of the two", 1, named, rules=[Between(low=1, says=NEITHER)])
-    yield value("finds both", 1, named, rules=[Between(low=1, says=NEITHER), Between(low=2, says=ONE)])
+    named, one = [call("wrong_lines")], Picks(right="bd", at_least=1, says=NEITHER)
+    yield value("finds one of the two", 1, named, rules=[one])
+    yield value("finds both", 1, named, rules=[one, Picks(right="bd", at_least=2, says=ONE)])

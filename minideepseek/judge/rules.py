@@ -212,5 +212,31 @@ class Mostly:
         return None if right >= self.share else Problem(self.says, f"{right:.0%} right, {self.share:.0%} wanted")
 
 
-Rule = Equals | Same | Differs | Between | Form | Untouched | Reaches | Mostly
-KINDS: tuple[type, ...] = (Part, Equals, Same, Differs, Between, Form, Untouched, Reaches, Mostly)
+@dataclass(frozen=True, kw_only=True)
+class Picks:
+    """Of several things called by a letter, the right ones were picked: at least so many, and no others beside all.
+
+    Attributes:
+        part: the letters picked: a string such as ``"be"``, or a list of letters.
+        right: those that are right; learners' code never sees them.
+        at_least: so many of them have to be among the picked ones.
+        says: the sentence for a miss.
+    """
+
+    part: Part = Part()
+    right: str
+    at_least: int
+    says: str
+
+    def verdict(self, results: Sequence[Result]) -> Problem | None:
+        """None, or ``says``. Whoever picks more letters than are right has picked none."""
+        value = self.part.of(results)
+        if not isinstance(value, str | list | tuple):
+            return Problem(f"letters are expected, such as {'ab'!r}, not {kind(value)}")
+        picked = {letter for letter in "".join(map(str, value)).lower() if letter.isalpha()}
+        hits = len(picked & set(self.right)) if len(picked) <= len(self.right) else 0
+        return None if hits >= self.at_least else Problem(self.says)
+
+
+Rule = Equals | Same | Differs | Between | Form | Untouched | Reaches | Mostly | Picks
+KINDS: tuple[type, ...] = (Part, Equals, Same, Differs, Between, Form, Untouched, Reaches, Mostly, Picks)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minideepseek.judge.compare import Problem
-from minideepseek.judge.rules import KINDS, Between, Differs, Equals, Mostly, Part, Reaches, Same, Untouched
+from minideepseek.judge.rules import KINDS, Between, Differs, Equals, Mostly, Part, Picks, Reaches, Same, Untouched
 from minideepseek.judge.sandbox import wire
 from minideepseek.judge.sandbox.steps import Ref, Result, Step, run
 
@@ -37,6 +37,17 @@ def test_a_known_mistake_is_called_by_its_name():
 )
 def test_what_is_wrong_is_said(value, says):
     assert says in str(Equals(expected=torch.zeros(3)).verdict([Result(value=value)]))
+
+
+@pytest.mark.parametrize(
+    ("picked", "hits"),
+    [("bd", 2), ("D, B", 2), (["b", "d"], 2), ("be", 1), ("b", 1), ("ac", 0), ("", 0), ("bde", 0), ("abcdef", 0)],
+)
+def test_letters_are_counted_however_they_are_written(picked, hits):
+    for wanted in (1, 2):
+        verdict = Picks(right="bd", at_least=wanted, says="look again").verdict([Result(value=picked)])
+        assert (verdict is None) == (hits >= wanted)
+    assert "letters are expected" in str(Picks(right="bd", at_least=1, says="").verdict([Result(value=7)]))
 
 
 def test_rounding_passes_and_another_formula_does_not():

@@ -82,7 +82,8 @@ weights into it, so that they are known. ``call("cache_mib")`` of something that
 
 Predictions: the cell holds ``cache_gib = None``, the check is ``value(name, points, [call("cache_gib")], rtol=0.05)``
 with the measured number as the oracle, and mistakes are numbers too ("one factor of 2 is missing": 7.5). An ordinary
-cell after it measures. Papers against code: ask for a letter or a line, and let a driver count what is right.
+cell after it measures. Papers against code: ask for the letters of lines, and ``Picks(right="bd", at_least=1,
+says=...)`` counts them. Never hand a driver what is right: it runs where the learner's code runs.
 
 An untouched stub gets no points: in a debug task every check must see the bug, so let each hold a case that does.
 
@@ -93,7 +94,7 @@ goes out is current and holds no solution. Read the built notebook once as a lea
 '''
 
 from minideepseek.judge.author.checks import Draw, call, checks, contract, invariant, outcome, value
-from minideepseek.judge.rules import Between, Differs, Equals, Form, Mostly, Part, Reaches, Same, Untouched
+from minideepseek.judge.rules import Between, Differs, Equals, Form, Mostly, Part, Picks, Reaches, Same, Untouched
 from minideepseek.judge.sandbox.steps import Ref, Step
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "Form",
     "Mostly",
     "Part",
+    "Picks",
     "Reaches",
     "Ref",
     "Same",
