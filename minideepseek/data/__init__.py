@@ -7,6 +7,7 @@ from minideepseek.data.dataset import TokenData, prepare
 from minideepseek.data.document import Corpus, Document, corpus_of
 from minideepseek.data.loader import Loader, validation_batches
 from minideepseek.data.packing import encode_documents, segment_ids
+from minideepseek.data.recall import Recall, RecallRows
 from minideepseek.data.remix import remix
 from minideepseek.data.stories import Fact, fact_table, story
 from minideepseek.data.tokenizer import Tokenizer
@@ -17,6 +18,8 @@ __all__ = [
     "Document",
     "Fact",
     "Loader",
+    "Recall",
+    "RecallRows",
     "SplitStats",
     "TokenData",
     "Tokenizer",
