@@ -16,6 +16,7 @@ training    ``loop_diagram``, ``runs`` (loss above, learning rate below), ``upda
 live        ``live_curve``: ``runs`` while it goes on
 scaling     ``valleys``, ``laws_of``, ``near_optimal``, ``forecast``, ``budget_plan``: scaling laws
 text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HTML, which has every font
+experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 family      ``family``: the generations on one page
@@ -35,6 +36,7 @@ from minideepseek.viz.attention import attention_map, head_sharing
 from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
 from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
+from minideepseek.viz.experts import Slices, expert_slices, load_map
 from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
 from minideepseek.viz.rotation import rotation_dials
@@ -47,6 +49,7 @@ from minideepseek.viz.widgets import knob
 use_style()
 
 __all__ = [
+    "Slices",
     "answer",
     "attention_map",
     "band_curve",
@@ -57,6 +60,7 @@ __all__ = [
     "cards",
     "curves",
     "cuts",
+    "expert_slices",
     "forecast",
     "funnel",
     "gate_picture",
@@ -65,6 +69,7 @@ __all__ = [
     "laws_of",
     "ledger",
     "live_curve",
+    "load_map",
     "loop_diagram",
     "near_optimal",
     "next_tokens",
