@@ -294,10 +294,14 @@ def test_attention_long_enough_for_the_library_matches_the_blocks(monkeypatch: p
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (16, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_of_one_query_reads_a_cache_that_is_a_slice(dtype: torch.dtype, heads: tuple[int, int]) -> None:
-    q = torch.randn(2, heads[0], 1, 16).to(dtype)
-    k, v = torch.randn(2, 2, heads[1], 64, 16).to(dtype)
-    k, v = k[:, :, :50], v[:, :, :50]
+@pytest.mark.parametrize("queries", [1, 2, attend.FEW, attend.FEW + 1])
+@pytest.mark.parametrize("keys", [50, 70])
+def test_attention_of_few_queries_reads_a_cache_that_is_a_slice(
+    dtype: torch.dtype, heads: tuple[int, int], queries: int, keys: int
+) -> None:
+    q = torch.randn(2, queries, heads[0], 16).to(dtype).transpose(1, 2)
+    k, v = torch.randn(2, 2, heads[1], 96, 16).to(dtype)
+    k, v = k[:, :, :keys], v[:, :, :keys]
     truth = reference.attention(q.double(), k.double(), v.double(), causal=True)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(ops.attention(q, k, v, causal=True).double(), truth, atol=tolerance, rtol=tolerance)

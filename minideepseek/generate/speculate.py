@@ -16,8 +16,10 @@ written again at its place replaces the old one, and nobody looks beyond his own
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import torch
@@ -58,54 +60,43 @@ class Speculation:
         """Tokens written for each pass of the model; plain decoding writes 1."""
         return 1 + sum(self.accepted) / self.passes if self.passes else math.nan
 
-    def count(self, accepted: Tensor) -> None:
-        """Add one pass: accepted (rows,) drafts that stood in each row, of a chain as long as ``self.accepted``."""
+    def count(self, accepted: list[int]) -> None:
+        """Add one pass: how many drafts stood in each row, of a chain as long as ``self.accepted``."""
         self.passes += len(accepted)
         for k in range(len(self.accepted)):
-            self.accepted[k] += int((accepted > k).sum())
+            self.accepted[k] += sum(n > k for n in accepted)
 
 
-class _Page:
-    """Texts (B, room) that grow at different speeds, and are read out column by column."""
+# The books are plain lists. A pass over one or two tokens of a small model is a few hundred calls of a microsecond or
+# two; keeping places, drafts and ends as tensors would add a hundred, and eat what drafting gains.
+@dataclass(slots=True)
+class _Row:
+    """One text. ids: all known tokens; drafts: what may follow them; start: tokens of the prompt; end: at most."""
 
-    def __init__(self, prompts: Tensor, lengths: Tensor, room: int, max_new: int, eos_id: int | None) -> None:
-        self.text = F.pad(prompts, (0, room - prompts.shape[1]))
-        self.lengths, self.known, self.limit = lengths, lengths.clone(), lengths + max_new
-        self.eos_id = eos_id
-        self.finished = torch.zeros_like(lengths, dtype=torch.bool)
-        self.told = 0
+    ids: list[int]
+    start: int
+    end: int
+    drafts: list[int] = field(default_factory=list)
+    finished: bool = False
 
-    def window(self, start: Tensor, n: int) -> Tensor:
-        """The tokens (B, n) from place start (B,) on."""
-        return self.text.gather(1, _places(start, n))
+    def grow(self, tokens: list[int], eos_id: int | None) -> int:
+        """Append tokens up to the text's end; how many."""
+        if self.finished:
+            return 0
+        for n, token in enumerate(tokens, 1):
+            self.ids.append(token)
+            if token == eos_id or len(self.ids) == self.end:
+                self.finished = True
+                return n
+        return len(tokens)
 
-    def put(self, places: Tensor, tokens: Tensor) -> None:
-        """Write a token (B,) in each row, at places (B,)."""
-        self.text.scatter_(1, places[:, None], tokens[:, None])
+    def window(self, begin: int, n: int) -> list[int]:
+        """The tokens at places begin to begin + n - 1, known or drafted.
 
-    def grow(self, n: Tensor, most: int) -> Tensor:
-        """The next n (B,) tokens of each row, at most ``most``, are valid. How many do count: up to the text's end."""
-        n = torch.minimum(n, self.limit - self.known).masked_fill(self.finished, 0)
-        if self.eos_id is not None:
-            ends = self.window(self.known, most) == self.eos_id
-            first = ends.int().argmax(1)
-            ended = ends.any(1) & (first < n)
-            n = torch.where(ended, first + 1, n)
-            self.finished = self.finished | ended
-        self.known = self.known + n
-        self.finished = self.finished | (self.known == self.limit)
-        return n
-
-    def columns(self) -> Iterator[Tensor]:
-        """Every next token (B,) that all rows know and that has not been read out yet; finished rows fill up."""
-        new = self.known - self.lengths
-        running = new.masked_fill(self.finished, int(new.max()))
-        while self.told < int(running.min()):
-            token = self.window(self.lengths + self.told, 1)[:, 0]
-            if self.eos_id is not None:
-                token = token.masked_fill(self.told >= new, self.eos_id)
-            self.told += 1
-            yield token
+        Before the text stands its first token, behind it anything: neither is ever looked at.
+        """
+        text = [*self.ids[max(begin, 0) :], *self.drafts[max(begin - len(self.ids), 0) :]]
+        return ([self.ids[0]] * -begin + text + [0] * n)[:n]
 
 
 def speculate(
@@ -143,14 +134,14 @@ def speculate(
     record.accepted = record.accepted or [0] * depth
     if len(record.accepted) != depth:
         raise UserError(f"the Speculation given has counted {len(record.accepted)} modules, this model has {depth}")
-    return _speculate(model, prompts, lengths, max_new_tokens, sampling, generator, eos_id, record)
+    return _speculate(model, prompts, lengths.tolist(), max_new_tokens, sampling, generator, eos_id, record)
 
 
 @torch.inference_mode()
 def _speculate(
     model: Transformer,
     prompts: Tensor,
-    lengths: Tensor,
+    lengths: list[int],
     max_new_tokens: int,
     sampling: Sampling,
     generator: torch.Generator | None,
@@ -164,83 +155,124 @@ def _speculate(
     room = width + min(max_new_tokens, 1024) + depth  # of the caches; they grow, many texts end long before
     cache = model.new_cache(batch, room)
     own = Cache([module.block.attention.new_cache(batch, room) for module in modules], batch)
-    page = _Page(prompts, lengths, width + max_new_tokens + 2 * depth, max_new_tokens, eos_id)
+    rows = [_Row(ids[:n], n, n + max_new_tokens) for ids, n in zip(prompts.tolist(), lengths, strict=True)]
+    told = 0
 
-    start = torch.zeros_like(lengths)  # place of the first column of what is at hand of the model's reading
+    starts = [0] * batch  # place of the first column of what is at hand of the model's reading
     read = model.hidden(prompts, model.context(prompts, cache=cache))  # (B, columns, D)
-    newest = lengths - 1  # column of ``read`` that the last known token was drawn from
-    page.put(page.known, sampling.draw(model.logits(_column(read, newest)), generator))
-    page.grow(torch.ones_like(lengths), 1)
+    newest = [n - 1 for n in lengths]  # column of ``read`` that the last known token was drawn from
+    for row, token in zip(rows, sampling.draw(model.logits(_columns(read, newest)), generator).tolist(), strict=True):
+        row.grow([token], eos_id)
     while True:
-        yield from page.columns()
-        if bool(page.finished.all()):
+        for column in _ready(rows, told, eos_id):
+            told += 1
+            yield prompts.new_tensor(column)
+        if all(row.finished for row in rows):
             return
-        begin = page.known - 1  # the last known token, which the model has not read yet
         chances, handed = [], read
+        for row in rows:
+            row.drafts.clear()
         for k, module in enumerate(modules, 1):
-            ids = page.window(start + k, read.shape[1])
-            handed = module(handed, model.embed(ids), _standing(model, ids, own, start))
-            logits = model.logits(_column(handed, newest))
-            chances.append(logits if sampling.greedy else sampling.probabilities(logits))
-            page.put(begin + k, _draw(chances[-1], sampling, generator))
-        ids = page.window(begin, depth + 1)
-        judged = model.hidden(ids, _standing(model, ids, cache, begin))
-        accepted, token = _judge(model.logits(judged), torch.stack(chances, 1), ids[:, 1:], sampling, generator)
-        record.count(accepted[~page.finished])
-        page.put(page.known + accepted, token)
-        # Module k has drafted from drafts; it reads the last k - 1 places again, now that their true tokens are known.
-        again = begin - depth + 1
-        kept = read.gather(1, _places(again - start, depth - 1)[..., None].expand(-1, -1, read.shape[2]))
-        read, start = torch.cat([kept, judged], 1), again
-        newest = (depth - 2 + page.grow(accepted + 1, depth + 1)).clamp(min=0)
+            ids = _window(rows, [start + k for start in starts], read.shape[1], prompts)
+            handed = module(handed, model.embed(ids), _standing(model, ids, own, starts))
+            chances.append(_chances(model.logits(_columns(handed, newest)), sampling))
+            for row, token in zip(rows, _draw(chances[-1], sampling, generator), strict=True):
+                row.drafts.append(token)
+        begins = [len(row.ids) - 1 for row in rows]  # the last known token, which the model has not read yet
+        ids = _window(rows, begins, depth + 1, prompts)
+        judged = model.hidden(ids, _standing(model, ids, cache, begins))
+        wanted = _chances(model.logits(judged), sampling)
+        accepted, tokens = _judge(wanted, chances, [row.drafts for row in rows], sampling, generator)
+        record.count([n for n, row in zip(accepted, rows, strict=True) if not row.finished])
+        if depth > 1:
+            # Module k has drafted from drafts; it reads the last k - 1 places again when their true tokens are known.
+            again = [begin - depth + 1 for begin in begins]
+            columns = [_places(a - start, depth - 1) for a, start in zip(again, starts, strict=True)]
+            read, starts = torch.cat([read[torch.arange(batch)[:, None], columns], judged], 1), again
+        else:
+            read, starts = judged, begins
+        newest = [
+            max(depth - 2 + row.grow([*row.drafts[:n], token], eos_id), 0)
+            for row, n, token in zip(rows, accepted, tokens, strict=True)
+        ]
+
+
+def _chances(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What a token is drawn from: probabilities (..., V); greedily the logits will do."""
+    return logits if sampling.greedy else sampling.probabilities(logits)
+
+
+def _draw(chances: Tensor, sampling: Sampling, generator: torch.Generator | None) -> list[int]:
+    """A token for each row of (B, V)."""
+    drawn = chances.argmax(-1) if sampling.greedy else torch.multinomial(chances, 1, generator=generator)[:, 0]
+    return drawn.tolist()
 
 
 def _judge(
-    logits: Tensor, chances: Tensor, drafts: Tensor, sampling: Sampling, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """How many drafts stand, (B,), and the token that follows them, (B,).
+    wanted: Tensor,
+    chances: list[Tensor],
+    drafts: list[list[int]],
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> tuple[list[int], list[int]]:
+    """How many drafts stand in each row, and the token that follows them.
 
     Args:
-        logits: (B, depth + 1, V) of the model, which has read the last known token and the drafts.
-        chances: (B, depth, V) probabilities that the drafts were drawn from; logits where nothing was drawn.
-        drafts: (B, depth).
+        wanted: (B, depth + 1, V) the model's chances, once it has read the last known token and the drafts.
+        chances: for each module (B, V), what its drafts were drawn from.
+        drafts: of each row.
         sampling: how tokens are drawn.
         generator: of random numbers.
     """
     if sampling.greedy:
-        best = logits.argmax(-1)
-        accepted = (best[:, :-1] == drafts).int().cumprod(1).sum(1)
-        return accepted, _column(best, accepted)
-    wanted = sampling.probabilities(logits)
-    p, q = (x.gather(2, drafts[..., None])[..., 0] for x in (wanted[:, :-1], chances))
+        best = wanted.argmax(-1).tolist()
+        accepted = [_leading(map(eq, own, row)) for own, row in zip(best, drafts, strict=True)]
+        return accepted, [own[n] for own, n in zip(best, accepted, strict=True)]
+    drawn, index = torch.stack(chances, 1), torch.tensor(drafts, device=wanted.device)[..., None]
+    p, q = (x.gather(2, index)[..., 0] for x in (wanted[:, :-1], drawn))
     luck = torch.rand(q.shape, generator=generator, device=q.device, dtype=q.dtype)
-    accepted = (luck * q < p).int().cumprod(1).sum(1)
-    wanted = _column(wanted, accepted)
-    drawn = _column(F.pad(chances, (0, 0, 0, 1)), accepted)  # where all stand nothing was drawn: q = 0
-    rest = (wanted - drawn).clamp(min=0)
-    rest = torch.where(rest.sum(-1, keepdim=True) > 0, rest, wanted)  # p = q but for rounding
-    return accepted, torch.multinomial(rest, 1, generator=generator)[:, 0]
+    accepted = [_leading(row) for row in (luck * q < p).tolist()]
+    rest = own = _columns(wanted, accepted)
+    if min(accepted) < len(chances):  # where all stand nothing was drawn: q = 0
+        rest = (own - _columns(F.pad(drawn, (0, 0, 0, 1)), accepted)).clamp(min=0)
+        rest = torch.where(rest.sum(-1, keepdim=True) > 0, rest, own)  # p = q but for rounding
+    return accepted, _draw(rest, sampling, generator)
 
 
-def _draw(chances: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """A token (B,) from probabilities (B, V), or the largest logit."""
-    return chances.argmax(-1) if sampling.greedy else torch.multinomial(chances, 1, generator=generator)[:, 0]
+def _leading(agreed: Iterable[bool]) -> int:
+    """How many are true before the first that is not."""
+    return sum(1 for _ in takewhile(bool, agreed))
 
 
-def _places(start: Tensor, n: int) -> Tensor:
-    """(B,) -> (B, n): start, start + 1, ...; what would stand before the text stands at its beginning, again."""
-    return (start[:, None] + torch.arange(n, device=start.device)).clamp(min=0)
+def _ready(rows: list[_Row], told: int, eos_id: int | None) -> Iterator[list[int]]:
+    """The columns from ``told`` on that all rows know; rows that have ended fill up with ``eos_id``."""
+    new = [len(row.ids) - row.start for row in rows]
+    running = [n for n, row in zip(new, rows, strict=True) if not row.finished]
+    for column in range(told, min(running) if running else max(new)):
+        yield [
+            row.ids[row.start + column] if column < n else eos_id  # type: ignore[misc]  # a row has ended: there is one
+            for n, row in zip(new, rows, strict=True)
+        ]
 
 
-def _column(x: Tensor, index: Tensor) -> Tensor:
-    """Column index (B,) of each row: (B, n, ...) -> (B, ...)."""
-    return x[torch.arange(len(x), device=x.device), index]
+def _window(rows: list[_Row], starts: list[int], n: int, like: Tensor) -> Tensor:
+    """The tokens (B, n) of all rows, each from its own place on."""
+    return like.new_tensor([row.window(start, n) for row, start in zip(rows, starts, strict=True)])
 
 
-def _standing(model: Transformer, ids: Tensor, cache: Cache, start: Tensor) -> Context:
-    """The context of a pass over ids (B, T) that stand at ``start`` (B,) and on, whatever the cache holds there."""
-    first = int(start[0])
-    if first >= 0 and bool((start == first).all()):  # rows in step need neither a mask nor index arithmetic
-        cache.length = first
+def _places(start: int, n: int) -> list[int]:
+    """start, start + 1, ...; what would stand before the text stands at its beginning, again."""
+    return [max(place, 0) for place in range(start, start + n)]
+
+
+def _columns(x: Tensor, index: list[int]) -> Tensor:
+    """One column of each row: (B, n, ...) -> (B, ...)."""
+    return x[:, index[0]] if len(index) == 1 else x[torch.arange(len(x)), index]
+
+
+def _standing(model: Transformer, ids: Tensor, cache: Cache, starts: list[int]) -> Context:
+    """The context of a pass over ids (B, T) whose rows stand at ``starts`` and on, whatever the cache holds there."""
+    if starts[0] >= 0 and len(set(starts)) == 1:  # rows in step need neither a mask nor index arithmetic
+        cache.length = starts[0]
         return model.context(ids, cache=cache)
-    return model.context(ids, cache=cache, positions=_places(start, ids.shape[1]))
+    return model.context(ids, cache=cache, positions=ids.new_tensor([_places(s, ids.shape[1]) for s in starts]))

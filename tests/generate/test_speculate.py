@@ -128,7 +128,7 @@ def by_the_book(net, prompt, steps):
             own.append(best(own))
         agreed = [a == b for a, b in zip(drafted[len(text) :], own[len(text) :], strict=False)]
         stood = len(list(itertools.takewhile(bool, agreed)))
-        record.count(torch.tensor([stood]))
+        record.count([stood])
         text = own[: min(len(text) + stood + 1, limit)]
     return text, record
 
