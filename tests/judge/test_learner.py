@@ -3,6 +3,7 @@
 import json
 import linecache
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import minideepseek.ops
 from minideepseek.errors import UserError
 from minideepseek.judge import check, hint, solution, status
+from minideepseek.judge.author import build
 from minideepseek.judge.learner.scope import borrowed
 
 
@@ -144,6 +146,21 @@ def test_progress_keeps_the_best_and_survives_a_damaged_file(course):
     assert "<table>" in status()._repr_html_()
 
 
+def test_progress_is_listed_for_one_exercise_and_summed_over_all(course, exercise, tmp_path, monkeypatch):
+    for name in ("08_before", "09_small"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        pack = replace(build.public(exercise), exercise=name)
+        (tmp_path / "all" / name / build.PACK).write_bytes(pack.dumps())
+    monkeypatch.setenv("MINIDEEPSEEK_EXERCISES", str(tmp_path / "all"))
+    one = status("09")
+    assert repr(one).startswith("09_small: 0 of 2 tasks solved")
+    assert "all 2 exercises: 0 of 4 tasks solved, 0 of 10 points" in repr(one)
+    assert "08_before" not in repr(one) + one._repr_html_()
+    assert "08_before" in repr(status())
+    with pytest.raises(UserError, match="no exercise '07' in reach; there are: 08, 09"):
+        status("07")
+
+
 def test_two_notebooks_at_once_lose_nothing(course):
     threads = [threading.Thread(target=hint, args=("small.double",)) for _ in range(8)]
     for thread in threads:
@@ -161,13 +178,14 @@ def test_a_check_leaves_random_numbers_as_they_were(course):
     assert torch.rand(1) == expected
 
 
-def test_under_nbgrader_points_are_a_number_and_failure_is_an_exception(course, monkeypatch):
+def test_under_nbgrader_points_are_a_number_and_validation_fails_by_an_exception(course, monkeypatch, capsys):
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     assert check("small.double", right) == 4.0
     assert check("small.double", lambda x: x * x) == 1.0
-    with pytest.raises(AssertionError, match="0 of 1 points"):
-        check("small.guess", 2.7)
+    assert "this is the square" in capsys.readouterr().out  # what its feedback shows
+    assert check("small.guess", 2.7) == 0.0
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
     with pytest.raises(AssertionError, match="this is the square"):
         check("small.double", lambda x: x * x)
+    assert status() is None
     assert not course.exists()

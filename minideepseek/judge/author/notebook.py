@@ -36,7 +36,7 @@ def _notebook(source: Source, tasks: dict[str, Task], *, solved: bool) -> str:
             cells.append(_cell(f"code-{number}", "code", cell.source))
         if number == 0:
             cells.append(_cell("judge", "code", IMPORT))
-    cells.append(_cell("status", "code", "status()"))
+    cells.append(_cell("status", "code", f"status({json.dumps(source.number)})"))
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -113,36 +113,70 @@ class Text:
         return f"<div style='border-left:4px solid {QUIET};padding:.2em .8em'><b>{escape(self.title)}</b>{body}</div>"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Progress:
-    """Where a learner stands: a row (id, title, minutes, attempts, points, out of) for each task."""
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What a learner has made of one task."""
 
-    rows: Sequence[tuple[str, str, int, int, float, float]]
+    task: str
+    title: str
+    minutes: int
+    attempts: int
+    points: float
+    out_of: float
 
     @property
-    def headline(self) -> str:
-        """Tasks solved, and points."""
-        done = sum(row[4] >= row[5] for row in self.rows)
-        points, total = sum(row[4] for row in self.rows), sum(row[5] for row in self.rows)
-        return f"{done} of {len(self.rows)} tasks solved, {points:g} of {total:g} points"
+    def mark(self) -> str:
+        """✓ solved, … tried, · not yet."""
+        return "✓" if self.points >= self.out_of else "…" if self.attempts else "·"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Progress:
+    """Where a learner stands.
+
+    Attributes:
+        exercises: name -> its tasks.
+        shown: names of those that are listed task by task.
+    """
+
+    exercises: Mapping[str, Sequence[Row]]
+    shown: Sequence[str]
+
+    @property
+    def closing(self) -> str:
+        """Of all exercises, where only some are shown."""
+        if len(self.shown) == len(self.exercises):
+            return ""
+        everything = [row for rows in self.exercises.values() for row in rows]
+        return f"all {len(self.exercises)} exercises: {_done(everything)}; status() lists them"
 
     def __repr__(self) -> str:
-        wide = max((len(row[0]) for row in self.rows), default=0)
-        lines = [
-            f"  {_mark(attempts, points, out_of)} {task:<{wide}}  {points:>4g}/{out_of:<4g} {minutes:>3} min  {title}"
-            for task, title, minutes, attempts, points, out_of in self.rows
-        ]
-        return "\n".join([self.headline, *lines])
+        lines = []
+        for name in self.shown:
+            rows = self.exercises[name]
+            wide = max(len(row.task) for row in rows)
+            lines.append(f"{name}: {_done(rows)}")
+            lines += [
+                f"  {row.mark} {row.task:<{wide}}  {row.points:>4g}/{row.out_of:<4g} {row.minutes:>3} min  {row.title}"
+                for row in rows
+            ]
+        return "\n".join([*lines, *filter(None, [self.closing])])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{_mark(attempts, points, out_of)}</td>"
-            f"<td style='text-align:left'><code>{escape(task)}</code></td>"
-            f"<td style='text-align:left'>{escape(title)}</td><td>{minutes} min</td><td>{points:g}/{out_of:g}</td></tr>"
-            for task, title, minutes, attempts, points, out_of in self.rows
-        )
-        return f"<b>{escape(self.headline)}</b><table>{rows}</table>"
+        parts = []
+        for name in self.shown:
+            rows = "".join(
+                f"<tr><td>{row.mark}</td><td style='text-align:left'><code>{escape(row.task)}</code></td>"
+                f"<td style='text-align:left'>{escape(row.title)}</td><td>{row.minutes} min</td>"
+                f"<td>{row.points:g}/{row.out_of:g}</td></tr>"
+                for row in self.exercises[name]
+            )
+            parts.append(f"<b>{escape(name)}: {_done(self.exercises[name])}</b><table>{rows}</table>")
+        return "".join(parts) + f"<div style='color:{QUIET}'>{self.closing}</div>"
 
 
-def _mark(attempts: int, points: float, out_of: float) -> str:
-    return "✓" if points >= out_of else "…" if attempts else "·"
+def _done(rows: Sequence[Row]) -> str:
+    """Tasks solved, and points."""
+    solved = sum(row.points >= row.out_of for row in rows)
+    points, out_of = sum(row.points for row in rows), sum(row.out_of for row in rows)
+    return f"{solved} of {len(rows)} tasks solved, {points:g} of {out_of:g} points"
