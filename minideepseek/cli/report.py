@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from minideepseek.accounting import report
+from minideepseek.accounting import claims, report
 from minideepseek.checkpoint import read_config
 from minideepseek.cli import did_you_mean, parse
 from minideepseek.errors import UserError
@@ -34,8 +34,10 @@ def run(
 ) -> None:
     """Count a model's parameters, cache and training FLOPs, as the papers do.
 
+    Of a published model the numbers that the papers print follow, each beside ours.
+
     Args:
-        model: a generation (v1-7b, v1-67b, v1-mini) or the folder of a checkpoint.
+        model: a generation (v1-7b, moe-16b, v3, ...) or the folder of a checkpoint.
         seq_len: tokens in a training sequence; the model's own length by default.
     """
     from rich.console import Console
@@ -49,6 +51,12 @@ def run(
     for label, value in report(find_config(model), seq_len).rows():
         table.add_row(label, value)
     Console().print(table)
+    printed = claims(model)
+    if printed:
+        table = Table("the papers", "printed", "recomputed", "", "how", title_justify="left", box=None, pad_edge=False)
+        for claim in printed:
+            table.add_row(claim.what, f"{claim.printed:g}", f"{claim.found:.4g}", claim.unit, claim.how)
+        Console().print(table)
 
 
 def main(args: Sequence[str]) -> None:

@@ -1,0 +1,63 @@
+"""What a model costs before it is built: parameters, cache bytes, FLOPs, hours. The papers' tables come out of here."""
+
+from minideepseek.accounting.claims import Claim, claims
+from minideepseek.accounting.counts import (
+    block_parameters,
+    cache_elements_per_token,
+    embedding_parameters,
+    idle_parameters,
+    mtp_activated,
+    mtp_parameters,
+    n1,
+    n2,
+    non_embedding_flops,
+    parameters,
+    sequence_flops,
+    stored_parameters,
+    training_flops_per_token,
+)
+from minideepseek.accounting.report import Report, report
+from minideepseek.accounting.tables import (
+    ActivatedRow,
+    CacheRow,
+    CacheSaving,
+    CostRow,
+    FlopsRow,
+    activated_table,
+    cache_saving,
+    cache_table,
+    cost_table,
+    equivalent_groups,
+    flops_table,
+)
+
+__all__ = [
+    "ActivatedRow",
+    "CacheRow",
+    "CacheSaving",
+    "Claim",
+    "CostRow",
+    "FlopsRow",
+    "Report",
+    "activated_table",
+    "block_parameters",
+    "cache_elements_per_token",
+    "cache_saving",
+    "cache_table",
+    "claims",
+    "cost_table",
+    "embedding_parameters",
+    "equivalent_groups",
+    "flops_table",
+    "idle_parameters",
+    "mtp_activated",
+    "mtp_parameters",
+    "n1",
+    "n2",
+    "non_embedding_flops",
+    "parameters",
+    "report",
+    "sequence_flops",
+    "stored_parameters",
+    "training_flops_per_token",
+]
