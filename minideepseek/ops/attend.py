@@ -11,6 +11,8 @@ from torch import Tensor
 
 from minideepseek.ops.backend import needs_grad
 
+FEW = 4  # queries a head, up to which calls cost more than arithmetic
+
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, causal: bool = False, mask: Tensor | None = None
@@ -42,8 +44,8 @@ def attention(
         hidden = hidden | _future(q, k)
     if q.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _too_long(q, k):
         return _library(q, k, v, scale, causal, hidden)
-    if q.shape[2] == 1 and not needs_grad(q, k, v):
-        return _single(q, k, v, scale, hidden)
+    if q.shape[2] <= FEW and not needs_grad(q, k, v):
+        return _few(q, k, v, scale, causal, hidden)
     q = q.unflatten(1, (k.shape[1], q.shape[1] // k.shape[1]))
     k, v = k.flatten(0, 1), v.flatten(0, 1)
     if needs_grad(q, k, v) or torch.compiler.is_compiling():
@@ -79,24 +81,27 @@ def _library(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden
     return y[..., :width].masked_fill(blind, 0.0)
 
 
-def _single(q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None) -> Tensor:
-    """One query for each head, a step of a decode: as few calls as there can be. No gradient."""
-    (batch, heads, _, width), groups, keys = q.shape, k.shape[1], k.shape[2]
-    if q.dtype == torch.float32 and hidden is None and width == v.shape[-1] and k.nbytes < 2**21:
+def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
+    """A step of a decode, one query a head or those that judge drafts: as few calls as there can be. No gradient."""
+    (batch, heads, queries, width), groups, keys = q.shape, k.shape[1], k.shape[2]
+    if queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1] and k.nbytes < 2**21:
         # What a core's own cache nearly holds is read best by the library's one call, to which the heads of a group
         # are queries of one sequence. From memory, and in bfloat16, two products read faster.
         return F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale).reshape(q.shape)
-    rows, k, v = (q * scale).view(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
+    rows, k, v = (q * scale).reshape(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
     # oneDNN compiles a bfloat16 product for every new shape, and each step of a decode has a key more than the last.
     # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 63.
     cut = keys // 64 * 64 if q.dtype == torch.bfloat16 else 0
     if 0 < cut < keys:
         scores = torch.cat([torch.bmm(k[:, :cut], rows), torch.bmm(k[:, cut:], rows)], 1).mT
     else:
-        scores = torch.bmm(k, rows).mT  # (B·G, H/G, S); products like the few rows second
+        scores = torch.bmm(k, rows).mT  # (B·G, H/G·T, S); products like the few rows second
     if hidden is not None:
-        hidden = hidden.expand(batch, heads, 1, -1).reshape(scores.shape)
+        hidden = hidden.expand(batch, heads, queries, -1).reshape(scores.shape)
         scores = scores.masked_fill(hidden, -torch.inf)
+    elif causal:
+        for query in range(queries - 1):  # blind to what comes after it, in every head
+            scores[:, query::queries, keys - queries + query + 1 :] = -torch.inf
     p = scores.softmax(-1)
     if hidden is not None:  # the softmax of nothing is 0/0
         p = p.masked_fill(hidden, 0.0)
@@ -104,7 +109,7 @@ def _single(q: Tensor, k: Tensor, v: Tensor, scale: float, hidden: Tensor | None
         y = torch.baddbmm(torch.bmm(p[..., :cut], v[:, :cut]), p[..., cut:], v[:, cut:])
     else:
         y = torch.bmm(p, v)
-    return y.view(batch, heads, 1, -1)
+    return y.view(batch, heads, queries, -1)
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, int]]:
