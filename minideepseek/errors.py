@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one line and complete by itself. The command line prints it after ``error:`` and exits with
     status 2, without a traceback; in Python it is an ordinary ``ValueError``.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows (IPython asks for it by this name): the line, as the command line does."""
+        return [f"UserError: {self}"]

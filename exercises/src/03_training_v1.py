@@ -16,10 +16,10 @@ import torch
 
 
 class Reader:
-    """A small model with one attention layer: ``reader(ids, cache)`` reads new tokens and scores what follows each.
+    """A small model with one attention layer; reader(ids, cache) scores what follows each new token.
 
-    Its weights are random here: it knows nothing, but it is quick, and what it says depends on every token it has read
-    and on their order. ``reader.read`` counts the tokens it was given, in all rows together.
+    Its weights are random: it knows nothing, but it is quick, and what it says depends on every
+    token it has read and on their order. reader.read counts the tokens it was given, in all rows.
     """
 
     def __init__(self, table, keys, values, head):  # (V, D), (D, D), (D, D), (D, V)
@@ -27,11 +27,12 @@ class Reader:
         self.read = 0
 
     def __call__(self, ids, cache):
-        """New tokens ids (B, T) -> scores (B, T, V). ``cache`` is a list, at first empty; the reader appends to it."""
+        """New tokens (B, T) -> scores (B, T, V). cache is a list, at first empty; reading appends."""
         self.read += ids.numel()
         seen = sum(piece.shape[1] for piece in cache)
         places = torch.arange(seen, seen + ids.shape[1])
-        new = self.table[ids] + torch.sin(places[:, None] * torch.arange(1, self.table.shape[1] + 1))
+        waves = torch.sin(places[:, None] * torch.arange(1, self.table.shape[1] + 1))
+        new = self.table[ids] + waves
         cache.append(new)
         text = torch.cat(cache, dim=1)  # (B, S, D): all that this cache has seen
         future = torch.arange(text.shape[1]) > places[:, None]  # (T, S)
@@ -53,7 +54,7 @@ class Reader:
 
 # %% task="training.schedule" title="The multi-step schedule" kind="implement" difficulty=1 minutes=10
 def rate(done, steps, warmup):
-    """Updates made, of the whole run, and of the warm-up -> factor on the peak rate for the next update."""
+    """Updates made, in the run, in its warm-up -> factor on the peak rate for the next update."""
     ### BEGIN SOLUTION
     if done < warmup:
         return (done + 1) / warmup
@@ -597,7 +598,8 @@ class Trainer:
 
     def load(self, state):
         """Go on from a checkpoint."""
-        self.w, self.m, self.v, self.t = state["w"].clone(), state["m"].clone(), state["v"].clone(), state["t"]
+        self.w, self.m, self.v = (state[name].clone() for name in ("w", "m", "v"))
+        self.t = state["t"]
 
 
 # %% tags=["driver"]
@@ -786,7 +788,8 @@ import minideepseek as mds
 fresh = mds.Transformer(replace(mds.generations["v1-mini"], d_model=256, vocab_size=8000), seed=0)
 with torch.no_grad():
     fresh.head.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(7))
-    loss = fresh.loss(torch.randint(0, 8000, (8, 65), generator=torch.Generator().manual_seed(1))).lm.item()
+    ids = torch.randint(0, 8000, (8, 65), generator=torch.Generator().manual_seed(1))
+    loss = fresh.loss(ids).lm.item()
 
 weight = torch.nn.Parameter(torch.ones(()))
 weight.grad = torch.tensor(0.00002)
@@ -796,9 +799,9 @@ total = torch.tensor(1.0, dtype=torch.bfloat16)
 for _ in range(100):
     total += 0.005
 
-print(f"first loss: {loss:.2f} measured, {first_loss} predicted")
-print(f"moved:      {1 - weight.item():.6f} measured, {moved} predicted")
-print(f"summed:     {total.item()} measured, {summed} predicted")
+print(f"first loss: {loss:.2f} measured, you said {first_loss}")
+print(f"moved:      {1 - weight.item():.6f} measured, you said {moved}")
+print(f"summed:     {total.item()} measured, you said {summed}")
 
 # %% tags=["judge"]
 _three = {"first_loss": math.log(8000) + 0.32, "moved": 0.001, "summed": 1.78125}

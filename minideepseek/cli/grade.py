@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from minideepseek.cli import parse
+from minideepseek.errors import UserError
 from minideepseek.judge.grading import results
 from minideepseek.judge.grading.marks import Marks
 from minideepseek.judge.grading.run import choose, grade
@@ -34,6 +35,8 @@ def run(
         exercise: numbers of the exercises to grade; those that are found in the submissions by default.
         workers: answers that run at the same time; the number of cores by default.
     """
+    if out and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"--out {out} lies in {path}, where it would be taken for a submission; choose a place outside")
     submissions, chosen = find(path), choose(hidden, exercise)
     graded = grade(submissions, chosen, keep=out / "submissions" if out else None, workers=workers)
     written = results.write(out, graded, chosen) if out else []

@@ -1,6 +1,7 @@
 """Every task of every exercise, proved: what is right passes, what is wrong fails and is called by its name."""
 
 import json
+import re
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +117,10 @@ def test_what_goes_out_holds_no_solution_and_no_way_to_the_hidden_checks(number)
     for cell in source.task_cells.values():
         assert stub(cell) in text
     assert "@checks" not in text
+    checks = (folder / "checks.safetensors").read_bytes()
+    for task, cell in source.task_cells.items():
+        for part in re.findall(r"### BEGIN SOLUTION\n(.*?)### (?:STUB|END)", cell.source, re.DOTALL):
+            assert json.dumps(part.strip())[1:-1].encode() not in checks, task
     assert all(not cell.get("outputs") for cell in cells)
     assert sorted(path.name for path in folder.iterdir()) == [f"{source.name}.ipynb", "checks.safetensors"]
 

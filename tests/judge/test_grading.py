@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from minideepseek.cli import grade as cli
 from minideepseek.errors import UserError
 from minideepseek.judge.author import build
 from minideepseek.judge.grading import results
@@ -132,6 +133,19 @@ def test_what_is_graded_is_not_graded_again(homework, public, secret, tmp_path):
     assert again[0] == first[0] == load(keep / "alice.json")
     grade(find(homework), [secret], keep=keep, workers=1)  # other checks: everything again
     assert all((keep / name).stat().st_mtime_ns != when for name, when in times.items())
+
+
+def test_results_among_the_submissions_are_refused(homework):
+    with pytest.raises(UserError, match="would be taken for a submission"):
+        cli.run(homework, out=homework / "results")
+
+
+def test_a_new_version_of_the_judge_grades_again(homework, public, tmp_path, monkeypatch):
+    grade(find(homework), [public], keep=tmp_path, workers=1)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    monkeypatch.setattr("minideepseek.judge.grading.run.version", lambda name: "99")
+    grade(find(homework), [public], keep=tmp_path, workers=1)
+    assert all(path.stat().st_mtime_ns != when for path, when in times.items() if path.suffix == ".json")
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """In the notebook: an answer at once, in words that help; progress that survives."""
 
+import io
 import json
 import linecache
 import threading
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 
 import minideepseek.ops
 from minideepseek.errors import UserError
@@ -109,6 +112,14 @@ def test_answers_that_are_no_answers_are_explained(course):
         check("small.double")
     with pytest.raises(UserError, match=r"there are: small\.double, small\.guess"):
         check("small.tripel", right)
+
+
+def test_a_notebook_shows_one_line_for_what_a_learner_can_put_right(course):
+    shell = InteractiveShell()
+    shell.run_cell("from minideepseek.judge import check")
+    with redirect_stdout(io.StringIO()) as shown:
+        shell.run_cell("check('small.tripel', None)")
+    assert shown.getvalue().strip() == "UserError: no task 'small.tripel'; there are: small.double, small.guess"
 
 
 def test_outside_of_a_clone_one_is_told_where_to_go(tmp_path, monkeypatch):

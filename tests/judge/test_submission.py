@@ -53,7 +53,42 @@ def test_the_last_of_several_copies_counts_and_a_note_says_so(tmp_path):
     (tmp_path / "a.ipynb").write_text(notebook(first, last))
     answers = cells_of(tmp_path / "a.ipynb")
     assert answers.cells == {"small.double": DOUBLE}
-    assert "2 times" in answers.notes[0]
+    assert "more than one answer to small.double; the last in" in answers.notes[0]
+    assert "a.ipynb counts" in answers.notes[0]
+    (tmp_path / "a.ipynb").write_text(notebook(last, last))
+    assert cells_of(tmp_path / "a.ipynb").notes == ()
+
+
+def test_two_notebooks_of_one_name_are_told_apart(tmp_path):
+    for folder, text in (("first try", "def double(x): 1"), ("second try", DOUBLE)):
+        (tmp_path / "class" / "ann" / folder).mkdir(parents=True)
+        path = tmp_path / "class" / "ann" / folder / "09.ipynb"
+        path.write_text(notebook(cell(text, minideepseek={"task": "small.double"})))
+    answers = cells_of(tmp_path / "class")
+    assert answers.cells == {"small.double": DOUBLE}
+    assert "the last in second try/09.ipynb counts" in answers.notes[0]
+
+
+def test_our_own_script_is_no_answer(tmp_path, exercise):
+    (tmp_path / "ann.py").write_text(exercise.path.read_text())
+    answers = cells_of(tmp_path / "ann.py")
+    assert answers.cells == {}
+    assert "our solutions" in answers.notes[0]
+
+
+def test_of_a_clone_of_the_course_only_the_students_notebooks_are_read(tmp_path, exercise):
+    clone = tmp_path / "class" / "ann" / "minideepseek"
+    for folder, text in (("09_small", "def double(x): 1"), ("work", DOUBLE)):
+        (clone / "exercises" / folder).mkdir(parents=True)
+        path = clone / "exercises" / folder / "09_small.ipynb"
+        path.write_text(notebook(cell(text, minideepseek={"task": "small.double"})))
+    (clone / "exercises" / "src").mkdir()
+    (clone / "exercises" / "src" / "09_small.py").write_text(exercise.path.read_text())
+    (clone / "tests").mkdir()
+    (clone / "tests" / "test_small.py").write_text("def double(x): 1\nguess = 3.14\n")
+    answers = cells_of(tmp_path / "class")
+    assert answers.cells == {"small.double": DOUBLE}
+    assert "work/09_small.ipynb counts" in answers.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from tqdm import tqdm
@@ -61,13 +62,14 @@ def grade(
         submissions: of the students.
         chosen: the packs.
         keep: folder with a file for each submission; what is there already, for the same content and the same
-            packs, is not graded again.
+            packs and version, is not graded again.
         workers: sandboxes at a time; the number of cores if None.
 
     Raises:
         UserError: no sandbox starts, or ``keep`` cannot be written.
     """
-    judged_by = hashlib.sha256(b"\0".join(pack.dumps() for pack in chosen)).hexdigest()
+    judge_of_today = f"minideepseek {version('minideepseek')}".encode()
+    judged_by = hashlib.sha256(b"\0".join([judge_of_today, *(pack.dumps() for pack in chosen)])).hexdigest()
     done: dict[str, Marks] = {}
     waiting: list[tuple[Submission, str]] = []
     for submission in submissions:

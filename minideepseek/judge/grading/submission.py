@@ -95,27 +95,30 @@ def read(submission: Submission, tasks: Mapping[str, Sequence[str]]) -> Answers:
         tasks: id -> names that its answer defines.
     """
     ids = {task.replace(".", "-"): task for task in tasks} | {task: task for task in tasks}
-    marked: dict[str, list[str]] = {}
+    marked: dict[str, list[tuple[str, str]]] = {}
     plain: list[str] = []
     notes = list(submission.notes)
     for path in submission.files:
         try:
             for label, source in _cells(path):
                 if label in ids:
-                    marked.setdefault(ids[label], []).append(source)
+                    marked.setdefault(ids[label], []).append((f"{path.parent.name}/{path.name}", source))
                 else:
                     plain.append(source)
         except ValueError as error:
             notes.append(f"{path.name}: {error}")
-    cells = {task: without_magics(sources[-1]) for task, sources in marked.items()}
-    for task, sources in marked.items():
-        if len(sources) > 1:
-            notes.append(f"the cell of {task} is there {len(sources)} times; the last one counts")
+    cells = {task: without_magics(found[-1][1]) for task, found in marked.items()}
+    counted: dict[str, list[str]] = {}
+    for task, found in marked.items():
+        if len({source for _, source in found}) > 1:
+            counted.setdefault(found[-1][0], []).append(task)
+    for file, several in counted.items():
+        notes.append(f"there is more than one answer to {', '.join(several)}; the last in {file} counts")
     for task, names in tasks.items():
         if task not in cells:
-            found = [source for source in plain if names and all(_defines(source, name) for name in names)]
-            if found:
-                cells[task] = without_magics(found[-1])
+            fitting = [source for source in plain if names and all(_defines(source, name) for name in names)]
+            if fitting:
+                cells[task] = without_magics(fitting[-1])
     return Answers(cells={task: cells[task] for task in tasks if task in cells}, notes=tuple(map(printable, notes)))
 
 
@@ -140,8 +143,10 @@ def _submission(path: Path) -> Submission:
 
 
 def _inside(folder: Path, notes: list[str]) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if _SKIPPED.match(entry.name):
+    course = folder / "exercises"  # of a clone: answers are in there, and ours are in its src
+    clone = (course / "src").is_dir() and not course.is_symlink()
+    for entry in sorted((course if clone else folder).iterdir()):
+        if _SKIPPED.match(entry.name) or (clone and entry.name == "src"):
             continue
         if entry.is_symlink():
             notes.append(f"{entry.name} is a link, which is not followed")
@@ -170,9 +175,12 @@ def _cells(path: Path) -> Iterator[tuple[str, str]]:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text; save it again as UTF-8") from None
     if path.suffix == ".py":
-        for cell in split(text):
-            if not cell.markdown:
-                yield _label(cell.metadata), cell.source
+        found = list(split(text))
+        if any("judge" in cell.tags for cell in found):
+            raise ValueError("it is the script of an exercise, with our solutions in it, and no answer")
+        for part in found:
+            if not part.markdown:
+                yield _label(part.metadata), part.source
         return
     try:
         cells = json.loads(text)["cells"]
