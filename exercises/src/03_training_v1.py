@@ -130,6 +130,7 @@ def _rate_in_line(done, steps, warmup):
         "the warm-up begins at zero, and its first update changes nothing": _rate(climb=lambda d, w: d / w),
         "the shares are taken of what follows the warm-up; they count from the first update": _rate_after_warmup,
         "the second drop is missing": _rate(to=(0.316, 0.316)),
+        "the first drop goes to 10 % at once; it goes to 31.6 %": _rate(to=(0.1, 0.1)),
         "the warm-up is missing": _rate(climb=lambda d, w: 1.0),
         "the first drop comes too early: at 60 % it is V2's schedule": _rate(at=(0.6, 0.9)),
         "the rate falls in a straight line; V1's has two steps": _rate_in_line,
@@ -299,6 +300,12 @@ def _update_in_place(weights, grads, memories, t, lr):
     mistakes={
         "the memories began at zero, and nothing makes up for it: divide by 1 - β^t": _update(
             step=lambda m, v, t: m / (v.sqrt() + 1e-8)
+        ),
+        "only v is corrected; m began at zero too: divide it by 1 - β₁^t": _update(
+            step=lambda m, v, t: m / ((v / (1 - 0.95**t)).sqrt() + 1e-8)
+        ),
+        "only m is corrected; v began at zero too: divide it by 1 - β₂^t": _update(
+            step=lambda m, v, t: m / (1 - 0.9**t) / (v.sqrt() + 1e-8)
         ),
         "t counts from 1; you treat this update as the next one": _update(step=lambda m, v, t: _corrected(m, v, t + 1)),
         "each tensor is clipped by itself; all gradients together are one vector": _update(

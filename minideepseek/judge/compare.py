@@ -54,8 +54,20 @@ def difference(value: Any, expected: Any, rtol: float | None, atol: float | None
     for where, one, other in pairs:
         problem = difference(one, other, rtol, atol)
         if problem is not None:
-            return Problem(problem.says, f"at {where}: {problem.detail}")
+            deeper = problem.detail.startswith("at [")
+            return Problem(problem.says, f"at {where}{problem.detail[3:] if deeper else ': ' + problem.detail}")
     return None
+
+
+def has_nan(value: Any) -> bool:
+    """Whether there is a NaN anywhere in it."""
+    if isinstance(value, Tensor):
+        return value.is_floating_point() and bool(torch.isnan(value).any())
+    if isinstance(value, Mapping):
+        return any(map(has_nan, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(has_nan, value))
+    return isinstance(value, float) and value != value
 
 
 def form(value: Any, shape: tuple[int, ...], dtype: str) -> Problem | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minideepseek.judge.compare import NAN, Problem, difference, form, kind, what
+from minideepseek.judge.compare import NAN, Problem, difference, form, has_nan, kind, what
 from minideepseek.judge.sandbox.steps import Result
 
 
@@ -88,8 +88,11 @@ class Same:
 
     def verdict(self, results: Sequence[Result]) -> Problem | None:
         """None, or ``says`` and by how much."""
-        problem = difference(self.left.of(results), self.right.of(results), self.rtol, self.atol)
-        return None if problem is None else Problem(self.says, str(problem))
+        left, right = self.left.of(results), self.right.of(results)
+        if has_nan(left) or has_nan(right):  # two results of NaN only would be the same
+            return Problem(NAN)
+        problem = difference(left, right, self.rtol, self.atol)
+        return None if problem is None else Problem(self.says, ": ".join(filter(None, [problem.says, problem.detail])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,21 @@ def test_letters_are_counted_however_they_are_written(picked, hits):
     assert "letters are expected" in str(Picks(right="bd", at_least=1, says="").verdict([Result(value=7)]))
 
 
+def test_results_of_nan_obey_no_law():
+    nan = torch.full((2, 3), math.nan)
+    for value in (nan, [nan], {"a": nan}, math.nan):
+        results = [Result(value=value), Result(value=value)]
+        assert "NaN" in str(Same(left=Part(), right=Part(step=1), says="they differ").verdict(results))
+
+
+def test_where_in_a_container_and_by_how_much_is_told_in_one_breath():
+    right, wrong = [torch.zeros(2), [torch.zeros(2)]], [torch.zeros(2), [torch.ones(2)]]
+    said = str(Equals(expected=right).verdict([Result(value=wrong)]))
+    assert said == "the numbers differ (at [1][0]: by up to 1, where values reach 0)"
+    said = str(Same(left=Part(), right=Part(step=1), says="no law").verdict([Result(value=wrong), Result(value=right)]))
+    assert said == "no law (the numbers differ: at [1][0]: by up to 1, where values reach 0)"
+
+
 def test_rounding_passes_and_another_formula_does_not():
     x = torch.randn(1000)
     assert Equals(expected=x).verdict([Result(value=x * (1 + 3e-7))]) is None
