@@ -1,6 +1,6 @@
 """The training runs behind lessons 05 and 08: how to cut experts, and how to keep them equally busy, with seeds.
 
-    python benchmarks/mixtures.py experts    # -> results/experts.csv and results/experts_probes.csv
+    python benchmarks/mixtures.py mixtures   # -> results/mixtures.csv and results/mixtures_probes.csv
     python benchmarks/mixtures.py balance    # -> results/balance.csv
 
 About a quarter of an hour of one core each. Every run is written as soon as it is done, and runs that are in the file
@@ -54,7 +54,7 @@ def cut(m: int, shared: int) -> MoE:
     )
 
 
-EXPERTS: dict[str, FeedForwardSpec] = {
+MIXTURES: dict[str, FeedForwardSpec] = {
     "dense": SwiGLU(hidden=2 * WIDTH),
     "0+8": cut(1, 0),
     "1+7": cut(1, 1),
@@ -130,8 +130,8 @@ def global_violation(model: mds.Transformer, data: TokenData) -> float:
     return sum(found) / len(found)
 
 
-def experts_rows(arm: str, seed: int, data: TokenData) -> dict[str, list[Row]]:
-    result = run(EXPERTS[arm], seed, data)
+def mixture_rows(arm: str, seed: int, data: TokenData) -> dict[str, list[Row]]:
+    result = run(MIXTURES[arm], seed, data)
     curve = [
         {"arm": arm, "seed": seed, "step": step, "valid_loss": f"{loss:.6f}"}
         for step, loss in zip(*result.curve("valid_loss"), strict=True)
@@ -140,7 +140,7 @@ def experts_rows(arm: str, seed: int, data: TokenData) -> dict[str, list[Row]]:
         {"arm": arm, "seed": seed, "probe": name, "value": value, "valid_loss": f"{loss:.6f}"}
         for name, value, loss in probes(result.model, data)
     ]
-    return {"experts": curve, "experts_probes": probed}
+    return {"mixtures": curve, "mixtures_probes": probed}
 
 
 def balance_rows(arm: str, seed: int, data: TokenData) -> dict[str, list[Row]]:
@@ -166,12 +166,12 @@ def balance_rows(arm: str, seed: int, data: TokenData) -> dict[str, list[Row]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", choices=("experts", "balance"))
+    parser.add_argument("plan", choices=("mixtures", "balance"))
     name = parser.parse_args().plan
-    arms, make = (EXPERTS, experts_rows) if name == "experts" else (BALANCE, balance_rows)
+    arms, make = (MIXTURES, mixture_rows) if name == "mixtures" else (BALANCE, balance_rows)
     files = {name: measure.RESULTS / f"{name}.csv"}
-    if name == "experts":
-        files["experts_probes"] = measure.RESULTS / "experts_probes.csv"
+    if name == "mixtures":
+        files["mixtures_probes"] = measure.RESULTS / "mixtures_probes.csv"
     rows = {file: read(path) if path.exists() else [] for file, path in files.items()}
     done = {(row["arm"], int(row["seed"])) for row in rows[name]}
     missing = [(arm, seed) for seed in SEEDS for arm in arms if (arm, seed) not in done]

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minideepseek.layers.balance import load
 from minideepseek.layers.router import Router, Routing, TopK, first_top_k
 
 
@@ -24,9 +26,22 @@ def routers(model: nn.Module) -> list[Router]:
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[list[list[Routing]]]:
     """Note what the routers decide: one list a router, first layer first, with one entry for each pass."""
-    found: list[list[Routing]] = [[] for _ in routers(model)]
+    with _noted(model, lambda routing: routing) as found:
+        yield found
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """Note the loads alone, (E,) int64 for each router and pass: little enough to keep of a whole training."""
+    with _noted(model, lambda routing: load(routing.experts, routing.scores.shape[-1])) as found:
+        yield found
+
+
+@contextmanager
+def _noted(model: nn.Module, what: Callable[[Routing], Any]) -> Iterator[list[list[Any]]]:
+    found: list[list[Any]] = [[] for _ in routers(model)]
     hooks = [
-        router.register_forward_hook(lambda _module, _inputs, routing, notes=notes: notes.append(routing))
+        router.register_forward_hook(lambda _module, _inputs, routing, notes=notes: notes.append(what(routing)))
         for router, notes in zip(routers(model), found, strict=True)
     ]
     try:

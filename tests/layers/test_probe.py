@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minideepseek.layers import GQA, MoE, SwiGLU, TopK
-from minideepseek.layers.probe import WithoutBest, recorded, routed, routers
+from minideepseek.layers.probe import WithoutBest, counted, recorded, routed, routers
 from minideepseek.layers.router import first_top_k
 from minideepseek.model import ModelConfig, Transformer
 
@@ -38,6 +38,16 @@ def test_a_note_holds_the_experts_of_the_highest_scores(model, ids):
         model(ids)
     for (routing,) in notes:
         assert torch.equal(routing.experts, first_top_k(routing.scores, 2))
+
+
+def test_loads_are_counted_pass_by_pass(model, ids):
+    with torch.no_grad(), recorded(model) as notes, counted(model) as loads:
+        model(ids)
+        model(ids[:1])
+    for passes, counts in zip(notes, loads, strict=True):
+        assert [count.sum().item() for count in counts] == [36, 18]
+        for routing, count in zip(passes, counts, strict=True):
+            assert torch.equal(count, torch.nn.functional.one_hot(routing.experts, 6).sum((0, 1)))
 
 
 def test_other_rules_hold_inside_the_block_alone_also_when_it_fails(model, ids):
