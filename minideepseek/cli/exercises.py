@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -95,7 +96,9 @@ def _list(numbers: Sequence[str]) -> None:
             table.add_row(mark, task.id, task.title, task.kind, f"{task.minutes}", f"{points:g}/{task.points:g}")
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nminideepseek exercises open NN starts JupyterLab on one.")
+    with contextlib.suppress(UserError):  # whoever has the package alone opens the notebooks they were given
+        home()
+        console.print("\nminideepseek exercises open NN starts JupyterLab on one.")
 
 
 def _folder(out: Path | None) -> Path:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -129,6 +130,7 @@ ATTACKS = {
 }
 RAW = {
     "not UTF-8.py": b"\xff\xfedef double(x): return 2 * x",
+    "not UTF-8 notebook.ipynb": b'{"cells": [{"cell_type": "code", "source": "\xff\xfe"}]}',
     "empty.ipynb": b"",
     "empty script.py": b"",
     "half.ipynb": b'{"cells": [{"cell_type": "code",',
@@ -179,6 +181,28 @@ def test_an_attack_gets_a_clear_verdict_and_no_marks_for_it(battlefield, name):
     assert not any("the judge failed" in note for note in marks.notes)
     # an answer that returns its input keeps the shape and is linear: these two points it has earned
     assert next(one for one in found.properties if one.name == "is twice its input").points == 0
+
+
+EDITED = {
+    "points in the metadata": {
+        "metadata": {"nbgrader": {"grade_id": "small-double-check", "grade": True, "points": 99}}
+    },
+    "another check": {"source": "check = lambda *a: 4\ncheck('small.double', double)"},
+    "marks in the output": {"outputs": [{"output_type": "execute_result", "data": {"text/plain": "4"}}]},
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_what_is_written_into_check_cells_counts_for_nothing(name, one_sandbox, public, notebook, tmp_path):
+    handed_in = json.loads(notebook({"small.double": "def double(x): return x"}))
+    own = {"cell_type": "code", "metadata": {}, "source": "check('small.double', double)", "outputs": []}
+    handed_in["cells"].append(own | EDITED[name])
+    (tmp_path / "m.ipynb").write_text(json.dumps(handed_in))
+    (marks,) = run.grade(find(tmp_path / "m.ipynb"), [public], workers=1)
+    assert {task.task: (task.points, task.out_of) for task in marks.tasks} == {
+        "small.double": (2, 4),
+        "small.guess": (1, 1),
+    }
 
 
 @pytest.mark.parametrize("name", RAW)

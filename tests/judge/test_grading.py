@@ -187,7 +187,8 @@ def test_a_fault_of_the_judge_costs_one_student_not_the_class(homework, public, 
 
 def test_packs_are_chosen_by_folder_and_number(exercise, secret, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDEEPSEEK_EXERCISES", str(exercise.path.parents[1]))
-    assert [pack.exercise for pack in choose(None, ["09"])] == ["09_small"]
+    for name in ("09", "9", "09_small"):
+        assert [pack.exercise for pack in choose(None, [name])] == ["09_small"]
     with pytest.raises(UserError, match="no checks for exercise '08'"):
         choose(None, ["08"])
     with pytest.raises(UserError, match="exercises hidden"):

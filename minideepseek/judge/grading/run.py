@@ -47,6 +47,7 @@ def choose(hidden: Path | None, exercises: Sequence[str]) -> list[Pack]:
         where = hidden or "the exercises' folders; run this in a clone of minideepseek"
         raise UserError(f"no checks in {where}")
     known = {name: pack for pack in found for name in (pack.exercise, pack.exercise[:2])}
+    exercises = [name.zfill(2) for name in exercises]
     for name in exercises:
         if name not in known:
             raise UserError(f"no checks for exercise {name!r}; there are: {', '.join(p.exercise for p in found)}")
