@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from functools import lru_cache
@@ -29,7 +30,8 @@ def find(task: str) -> tuple[Pack, Task]:
             f"the checks of {task!r} are not here: run this in the folder of the exercises of a clone of minideepseek, "
             "or set MINIDEEPSEEK_EXERCISES to that folder"
         )
-    raise UserError(f"no task {task!r}; there are: {', '.join(seen)}")
+    close = difflib.get_close_matches(task, seen, n=1, cutoff=0.75)
+    raise UserError(f"no task {task!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(seen)}"))
 
 
 def everything() -> list[Pack]:

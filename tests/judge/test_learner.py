@@ -28,6 +28,7 @@ def test_a_right_answer_gets_all_points(course):
     assert report.points == 4
     assert "4 of 4 points" in repr(report)
     assert "hint" not in repr(report)
+    assert 'solved; solution("small.double") shows how we did it' in repr(report)
 
 
 def test_a_known_mistake_is_called_by_its_name_and_what_holds_still_counts(course):
@@ -101,6 +102,16 @@ def test_a_helper_from_another_cell_is_pointed_out(course):
     assert "torch" not in repr(report)
 
 
+def test_a_name_that_is_defined_nowhere_is_an_error_and_no_more(course):
+    source = "def double(x):\n    return factor * x\n"
+    linecache.cache["/tmp/ipykernel_1/4.py"] = (len(source), None, source.splitlines(keepends=True), "4.py")
+    space = {}
+    exec(compile(source, "/tmp/ipykernel_1/4.py", "exec"), space)
+    report = check("small.double", space["double"])
+    assert "NameError in line 2 of your answer (name 'factor' is not defined" in repr(report)
+    assert "defined in another cell" not in repr(report)
+
+
 def test_borrowed_names_are_those_a_cell_does_not_define():
     source = "import math as m\ny = 1\ndef f(a, b=z):\n    return [g(i) for i in range(m.pi + y)], lambda q: q + w\n"
     assert borrowed(source) - {"range"} == {"g", "w", "z"}
@@ -112,6 +123,8 @@ def test_answers_that_are_no_answers_are_explained(course):
         check("small.double")
     with pytest.raises(UserError, match=r"there are: small\.double, small\.guess"):
         check("small.tripel", right)
+    with pytest.raises(UserError, match=r"no task 'small.duoble'; did you mean 'small.double'\?"):
+        check("small.duoble", right)
 
 
 def test_a_notebook_shows_one_line_for_what_a_learner_can_put_right(course):

@@ -142,6 +142,7 @@ def _notes(pack: Pack, task: Task, answers: tuple[Any, ...]) -> Iterator[str]:
         code = getattr(answer, "__code__", None)
         if code is not None:
             missing = borrowed("".join(linecache.getlines(code.co_filename))) - known
+            missing &= set(answer.__globals__)  # what is defined nowhere, its NameError tells
             if missing:
                 names = ", ".join(sorted(missing))
                 yield f"{names}: defined in another cell; graders run this cell alone, so define it here too"
