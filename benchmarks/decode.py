@@ -1,6 +1,6 @@
 """How fast a whole model reads a prompt and writes text: ours against ``transformers``' generate, on the CPU.
 
-    python benchmarks/decode.py [--rounds 7] [--threads 1]
+    python benchmarks/decode.py [v1|v3] [--rounds 7] [--threads 1]
 
 Both run the same random weights (ours, saved and loaded by transformers), greedily, from prompts of 1024 tokens, one
 alone and eight at once, in float32 and in bfloat16. Prefill is the time to the first new token, decode the median
@@ -22,26 +22,17 @@ from pathlib import Path
 
 import measure
 import torch
+from shapes import SHAPES
 
 import minideepseek as mds
-from minideepseek.layers import GQA, SwiGLU
 
 CONTEXT, STEPS, BATCHES = 1024, 32, (1, 8)
-CFG = mds.ModelConfig(
-    d_model=256,
-    n_layers=6,
-    attention=GQA(n_heads=4, n_kv_heads=2, head_dim=64),
-    ffn=SwiGLU(hidden=704),
-    vocab_size=4096,
-    max_seq_len=2048,
-    init_std=None,
-)
 #: Continues prompts (B, T) by so many tokens and returns the CPU time at the start and at each new token.
 Clock = Callable[[torch.Tensor, int], list[float]]
 
 
-def ours(dtype: torch.dtype) -> Clock:
-    model = mds.Transformer(CFG, seed=0).to(dtype)
+def ours(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
+    model = mds.Transformer(cfg, seed=0).to(dtype)
 
     def clock(ids: torch.Tensor, steps: int) -> list[float]:
         start = time.process_time()
@@ -51,7 +42,7 @@ def ours(dtype: torch.dtype) -> Clock:
     return clock
 
 
-def transformers(dtype: torch.dtype) -> Clock:
+def transformers(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
 
@@ -63,7 +54,7 @@ def transformers(dtype: torch.dtype) -> Clock:
             pass
 
     with tempfile.TemporaryDirectory() as folder:
-        mds.Transformer(CFG, seed=0).save(folder)
+        mds.Transformer(cfg, seed=0).save(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     def clock(ids: torch.Tensor, steps: int) -> list[float]:
@@ -74,16 +65,16 @@ def transformers(dtype: torch.dtype) -> Clock:
     return clock
 
 
-CONTENDERS: dict[str, Callable[[], Clock]] = {
-    f"{maker.__name__} {name}": functools.partial(maker, dtype)
+CONTENDERS: dict[str, Callable[[mds.ModelConfig], Clock]] = {
+    f"{maker.__name__} {name}": functools.partial(maker, dtype=dtype)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     for maker in (ours, transformers)
 }
 
 
-def sampler(clock: Clock) -> Callable[[], measure.Sample]:
+def sampler(clock: Clock, vocab_size: int) -> Callable[[], measure.Sample]:
     prompts = {
-        batch: torch.randint(0, CFG.vocab_size, (batch, CONTEXT), generator=torch.Generator().manual_seed(batch))
+        batch: torch.randint(0, vocab_size, (batch, CONTEXT), generator=torch.Generator().manual_seed(batch))
         for batch in BATCHES
     }
 
@@ -98,26 +89,33 @@ def sampler(clock: Clock) -> Callable[[], measure.Sample]:
     return sample
 
 
-def floor_seconds(batch: int, itemsize: int) -> float:
+def floor_seconds(cfg: mds.ModelConfig, batch: int, itemsize: int) -> float:
     """Seconds to read once what a step needs: every weight but the embedding table, and the cache."""
-    weights = mds.report(CFG).activated["without embedding"]
-    cache = batch * (CONTEXT + STEPS / 2) * mds.report(CFG).cache_elements_per_token
+    found = mds.report(cfg)
+    embedding = found.activated["everything"] - found.activated["without embedding"]
+    # Each row chooses its own experts: of many rows' together all are read, of one row's only those.
+    weights = found.activated["without embedding"] if batch == 1 else found.parameters - embedding
+    cache = batch * (CONTEXT + STEPS / 2) * found.cache_elements_per_token
     return (weights + cache) * itemsize / measure.copy_bandwidth()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("shape", nargs="?", choices=SHAPES, default="v1")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    cfg = SHAPES[args.shape]
     if args.contender:
-        measure.serve(sampler(CONTENDERS[args.contender]()))
+        measure.serve(sampler(CONTENDERS[args.contender](cfg), cfg.vocab_size))
         return
-    contenders = [measure.Contender(name) for name in CONTENDERS]
+    contenders = [measure.Contender(name, args=(args.shape,)) for name in CONTENDERS]
     samples = measure.interleave(Path(__file__), contenders, rounds=args.rounds, threads=args.threads)
     floors = {
-        f"{batch} {name}": floor_seconds(batch, size) for batch in BATCHES for name, size in (("fp32", 4), ("bf16", 2))
+        f"{batch} {name}": floor_seconds(cfg, batch, size)
+        for batch in BATCHES
+        for name, size in (("fp32", 4), ("bf16", 2))
     }
     rows = []
     for batch in BATCHES:
@@ -139,11 +137,13 @@ def main() -> None:
             )
     header = ["", "prefill tokens/s", "x transformers", "decode tokens/s", "ms/step", "x transformers", "floor ms/step"]
     text = (
-        f"# Reading and writing, {args.threads} thread(s), CPU time, {args.rounds} rounds\n\n"
-        f"{CFG.n_layers} layers, width {CFG.d_model}, context {CONTEXT}, {STEPS} steps, greedy. Ratios are of times, "
+        f"# Reading and writing, {args.shape.upper()}, {args.threads} thread(s), CPU time, {args.rounds} rounds\n\n"
+        f"{cfg.n_layers} layers, width {cfg.d_model}, context {CONTEXT}, {STEPS} steps, greedy. Ratios are of times, "
         f"transformers' to the row's, median (least-greatest) of the rounds.\n\n{measure.table(header, rows)}"
     )
-    measure.write_result("decode", {"config": str(CFG), "samples": samples, "floor seconds/step": floors}, text)
+    measure.write_result(
+        f"decode-{args.shape}", {"config": str(cfg), "samples": samples, "floor seconds/step": floors}, text
+    )
 
 
 if __name__ == "__main__":

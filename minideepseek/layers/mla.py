@@ -174,9 +174,10 @@ class LatentAttention(nn.Module):
         up_key, up_value = up.split([cfg.d_nope, cfg.d_value], dim=1)  # (H, d_nope | d_value, d_c)
         nope, turned = query.transpose(1, 2).split([cfg.d_nope, cfg.d_rope], dim=-1)  # (B, H, T, ...)
         query = torch.cat([nope @ up_key, turned], dim=-1)  # (B, H, T, d_c + d_r)
-        # One key head for all, whose value is the latent part of the key itself.
+        # One key head for all, whose value is the latent part of the key itself. Summing the rotary part along with it
+        # and dropping that costs less than reading the latents around it.
         keys = latents[:, None]
-        y = ops.attention(query, keys, keys[..., : cfg.d_latent], **how)  # (B, H, T, d_c)
+        y = ops.attention(query, keys, keys, **how)[..., : cfg.d_latent]  # (B, H, T, d_c)
         return (y @ up_value.transpose(1, 2)).transpose(1, 2)
 
     def new_cache(self, batch_size: int, max_len: int) -> LatentCache:

@@ -84,10 +84,12 @@ def _library(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden
 def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
     """A step of a decode, one query a head or those that judge drafts: as few calls as there can be. No gradient."""
     (batch, heads, queries, width), groups, keys = q.shape, k.shape[1], k.shape[2]
-    if queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1] and k.nbytes < 2**21:
-        # What a core's own cache nearly holds is read best by the library's one call, to which the heads of a group
-        # are queries of one sequence. From memory, and in bfloat16, two products read faster.
-        return F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale).reshape(q.shape)
+    # To the library's one call the heads of a group are queries of one sequence. In float32 it reads best where a core's
+    # own cache nearly holds the keys, or many heads share them; otherwise two products read faster.
+    whole = queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1]
+    if whole and (k.nbytes < 2**21 or heads >= 8 * groups):
+        y = F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale)
+        return y.reshape(q.shape)
     rows, k, v = (q * scale).reshape(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
     # oneDNN compiles a bfloat16 product for every new shape, and each step of a decode has a key more than the last.
     # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 63.

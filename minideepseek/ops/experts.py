@@ -7,8 +7,8 @@ things make it quick on a CPU (measured against a loop over experts: benchmarks/
   stacked parameter E times makes autograd allocate E gradients of the full size;
 * all of an expert's steps before the next expert's, while its rows are in the processor's cache;
 * weighted gathers on the way back instead of scattered additions;
-* in bfloat16 the rows of an expert are filled up to a multiple of 64: oneDNN compiles a product anew for every number
-  of rows it has not seen, and routing changes that number every step.
+* where oneDNN multiplies, the rows of an expert are filled up to a multiple of 32: it compiles a product anew for every
+  number of rows it has not seen, and routing changes that number every step.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.ops.gate import swiglu_backward, swiglu_forward
-from minideepseek.ops.matmul import product, weight_gradient
+from minideepseek.ops.matmul import MKL_IS_SLOW, product, weight_gradient
 
-ROWS = {torch.bfloat16: 64, torch.float16: 64}  # multiples to fill up to; other types need none
+# Multiples to fill up to, where the library compiles a product for each number of rows that it meets.
+ROWS = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 32 if MKL_IS_SLOW else 1}
 
 
 def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
