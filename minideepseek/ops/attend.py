@@ -84,8 +84,8 @@ def _library(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden
 def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Tensor | None) -> Tensor:
     """A step of a decode, one query a head or those that judge drafts: as few calls as there can be. No gradient."""
     (batch, heads, queries, width), groups, keys = q.shape, k.shape[1], k.shape[2]
-    # To the library's one call the heads of a group are queries of one sequence. In float32 it reads best where a core's
-    # own cache nearly holds the keys, or many heads share them; otherwise two products read faster.
+    # To the library's one call the heads of a group are queries of one sequence. In float32 it reads best where a
+    # core's own cache nearly holds the keys, or many heads share them; otherwise two products read faster.
     whole = queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1]
     if whole and (k.nbytes < 2**21 or heads >= 8 * groups):
         y = F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale)
