@@ -31,7 +31,8 @@ def find(task: str) -> tuple[Pack, Task]:
             "or set MINIDEEPSEEK_EXERCISES to that folder"
         )
     close = difflib.get_close_matches(task, seen, n=1, cutoff=0.75)
-    raise UserError(f"no task {task!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(seen)}"))
+    rest = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(seen)}"
+    raise UserError(f"no task {task!r}; {rest}")
 
 
 def everything() -> list[Pack]:
