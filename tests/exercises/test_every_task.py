@@ -70,6 +70,15 @@ def test_other_right_answers_pass(number, task, draw):
 
 
 @every_task
+def test_a_right_number_passes_however_it_is_written_and_rounded(number, task):
+    answer = SOURCES[number].built.solutions[task]
+    numbers = {name: value for name, value in answer.items() if isinstance(value, int | float)}
+    other = {name: float(v) if isinstance(v, int) else v * (1 + 1e-4) for name, v in numbers.items()}
+    if drawn(number, "public").task(task).kind in ("predict", "compare"):
+        assert said(verdicts(number, task, "public", answer | other)) == []
+
+
+@every_task
 def test_the_untouched_stub_fails_with_a_friendly_word(number, task):
     source = SOURCES[number]
     space = source.built.names(drawn(number, "public").task(task).needs, {})
