@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def test_the_gradebook_is_for_spreadsheets_and_the_rest_for_programs(homework, p
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text()
     assert "is twice its input" in page
     assert "this is the square" in page
+    assert re.search("is twice its input <span[^>]*>0/2<", page)
+    assert re.search("keeps the shape <span[^>]*>1/1<", page)
     assert not (tmp_path / "out" / "feedback" / "=1+1.html").exists()  # a name that is one everywhere
     assert len(list((tmp_path / "out" / "feedback").iterdir())) == 5
 

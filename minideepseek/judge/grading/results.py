@@ -125,7 +125,8 @@ def page(marks: Marks, tasks: Sequence[TaskMarks], *, secret: bool) -> str:
         told: set[str] = set()
         for one in task.properties:
             why = one.says if secret or not one.detail else f"{one.says} ({one.detail})"
-            text = escape(one.name) + (f"<div class='why'>{escape(why)}</div>" if why and why not in told else "")
+            text = f"{escape(one.name)} <span class='points'>{one.points:g}/{one.out_of:g}</span>"
+            text += f"<div class='why'>{escape(why)}</div>" if why and why not in told else ""
             told.add(why)
             body.append(f"<li{' class=failed' if one.says else ''}>{text}</li>")
         body.append("</ul>")
