@@ -211,10 +211,11 @@ def main() -> None:
         )
     header = ["", "tokens/s", *(f"x {base}" for base in BASES), "floor tokens/s", "of the floor", "MiB", "last loss"]
     text = (
-        f"# Training {args.shape.upper()}, {args.threads} thread(s), CPU time, "
-        f"{args.rounds} rounds of {STEPS} steps\n\n{cfg.n_layers} layers, width {cfg.d_model}, {BATCH} x {TOKENS} tokens a step, {flops / 1e6:.1f} MFLOP a "
+        f"# Training {args.shape.upper()}, {args.threads} thread(s), CPU time, {args.rounds} rounds of {STEPS}\n\n"
+        f"{cfg.n_layers} layers, width {cfg.d_model}, {BATCH} x {TOKENS} tokens a step, {flops / 1e6:.1f} MFLOP a "
         f"token. Matrix products reach {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, {rates['bf16'] / 1e9:.0f} in bf16. "
-        f"Ratios are of speeds, median (least-greatest) of the rounds.\n\n{measure.table(header, rows)}"
+        f"Ratios are of speeds, median (least-greatest) of the rounds. MiB: the process's peak, beyond its imports."
+        f"\n\n{measure.table(header, rows)}"
     )
     found = {"config": str(cfg), "settings": str(SETTINGS), "samples": samples, "FLOP/s": rates, "FLOP/token": flops}
     measure.write_result(f"train-{args.shape}", found, text)
