@@ -3,7 +3,10 @@
 Started as a script by ``process.Sandbox``. It holds inputs only: no expected values, no solutions, and not the package
 ``minideepseek`` itself (of which it loads four small files by path), so there is nothing in its memory to find.
 
-    zygote --fork--> watcher --new namespaces, fork--> process 1 of its own world: the learner's code
+    zygote --fork--> server --fork--> watcher --new namespaces, fork--> process 1 of its own world: the learner's code
+
+The server reads one request and ends: the zygote itself never holds an answer, which a later one could find in the
+memory that it inherits.
 """
 
 from __future__ import annotations
@@ -63,9 +66,22 @@ def main(channel: socket.socket) -> None:
     torch.set_num_threads(1)  # a thread pool would not survive the fork
     torch.ones(4, requires_grad=True).square().sum().backward()  # warms what every task uses
     wire.send(channel, wire.dumps("ready"))
+    with contextlib.suppress(OSError):
+        while channel.recv(1, socket.MSG_PEEK):  # nothing: the other end has closed
+            server = os.fork()
+            if server == 0:
+                isolation.die_with_parent()
+                _serve_one(channel)
+            if os.waitpid(server, 0)[1]:  # it sent nothing: end, so that the judge need not wait for an answer
+                return
+
+
+def _serve_one(channel: socket.socket) -> NoReturn:
     with contextlib.suppress(OSError):  # a judge that was killed reads no answer
-        while (request := wire.receive(channel)) is not None:
+        request = wire.receive(channel)
+        if request is not None:
             wire.send(channel, wire.dumps(serve(wire.loads(request), channel)))
+    os._exit(0)
 
 
 def serve(request: Mapping[str, Any], channel: socket.socket) -> dict[str, Any]:
