@@ -155,16 +155,16 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int | None = None) -> None:
-        """Draw every weight matrix from a normal distribution; gains of norms start at one, buffers at zero.
+        """Draw every weight matrix from a normal distribution; gains of norms start at one, biases and buffers at zero.
 
         V1 uses a standard deviation of 0.006 at every size (V1 report, section 2.2). What matters for a signal is
         std·sqrt(fan-in): 0.006·sqrt(4096) = 0.38. With ``init_std=None`` each matrix gets 0.4/sqrt(fan-in), the same
         gain at any width; at d = 64 a plain 0.006 would leave the layers all but silent.
         """
         generator = None if seed is None else torch.Generator(self.embed.weight.device).manual_seed(seed)
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
-                parameter.fill_(1.0)
+                parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
             else:  # a lookup has a fan-in of one; every other matrix, alone or stacked, multiplies along its last axis
                 fan_in = 1 if parameter is self.embed.weight else parameter.shape[-1]
                 parameter.normal_(0.0, self.cfg.init_std or 0.4 / math.sqrt(fan_in), generator=generator)

@@ -2,7 +2,9 @@
 
 from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
 from minideepseek.layers.capacity import Capacity
+from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
+from minideepseek.layers.indexer import Indexer
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
 from minideepseek.layers.mtp import MTP
@@ -13,6 +15,7 @@ from minideepseek.layers.swiglu import SwiGLU
 from minideepseek.layers.yarn import YaRN
 
 __all__ = [
+    "DSA",
     "GQA",
     "MLA",
     "MTP",
@@ -21,6 +24,7 @@ __all__ = [
     "DeviceBalance",
     "ExpertBalance",
     "Groups",
+    "Indexer",
     "LossFree",
     "MoE",
     "RMSNorm",

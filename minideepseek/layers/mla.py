@@ -107,7 +107,7 @@ class LatentAttention(nn.Module):
         queries = cfg.n_heads * cfg.d_query
         first = queries if cfg.d_query_latent is None else cfg.d_query_latent
         self.widths = [first, cfg.d_latent, cfg.d_rope]
-        self.down = Linear(d_model, sum(self.widths))
+        self.down = Linear(d_model, *self.widths)
         if cfg.d_query_latent is not None:
             self.query_norm = RMSNorm(cfg.d_query_latent, NORM_EPS)
             self.query_up = Linear(cfg.d_query_latent, queries)
@@ -127,16 +127,25 @@ class LatentAttention(nn.Module):
 
     def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
         """x (B, T, D) -> queries (B, T, H, d_nope + d_rope), and what is cached: [c ; k^R] (B, T, d_c + d_r)."""
-        cfg = self.cfg
-        batch, tokens, _ = x.shape
+        return self.turn(*self.compress(x), ctx)
+
+    def compress(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, D) -> normed query latent (or, without one, the queries), normed latent, rotary key not turned."""
         query, latent, key = self.down(x).split(self.widths, dim=-1)
+        if self.cfg.d_query_latent is not None:
+            query = self.query_norm(query)
+        return query, self.latent_norm(latent), key
+
+    def turn(self, query: Tensor, latent: Tensor, key: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """What ``compress`` returned -> what ``project`` returns."""
+        cfg = self.cfg
         if cfg.d_query_latent is not None:
-            query = self.query_up(self.query_norm(query))
-        query = query.view(batch, tokens, cfg.n_heads, cfg.d_query)
+            query = self.query_up(query)
+        query = query.unflatten(-1, (cfg.n_heads, cfg.d_query))
         # The rotary key is one more head of the rotary query: they turn by the same angles.
         turned = cfg.rope.rotate(torch.cat([query[..., cfg.d_nope :], key[:, :, None]], dim=2), ctx)
         query = torch.cat([query[..., : cfg.d_nope], turned[:, :, :-1]], dim=-1)
-        return query, torch.cat([self.latent_norm(latent), turned[:, :, -1]], dim=-1)
+        return query, torch.cat([latent, turned[:, :, -1]], dim=-1)
 
     def attend(self, query: Tensor, latents: Tensor, mask: Tensor | None, form: Form) -> Tensor:
         """queries (B, T, H, d_nope + d_rope) and latents (B, S, d_c + d_r) -> (B, T, D), in one of the two forms.
@@ -159,13 +168,17 @@ class LatentAttention(nn.Module):
         absorbed = n_queries * up + n_queries * n_keys * (2 * cfg.d_latent + cfg.d_rope)
         return "absorbed" if absorbed < expanded else "expanded"
 
-    def _expanded(self, query: Tensor, latents: Tensor, how: dict) -> Tensor:
+    def expand(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """latents (B, S, d_c + d_r) -> keys (B, H, S, d_nope + d_rope) and values (B, H, S, d_value) of all heads."""
         cfg = self.cfg
         latent, key = latents.split([cfg.d_latent, cfg.d_rope], dim=-1)
         expanded = self.latent_up(latent).unflatten(-1, (cfg.n_heads, -1))  # (B, S, H, d_nope + d_value)
         nope, value = expanded.split([cfg.d_nope, cfg.d_value], dim=-1)
         keys = torch.cat([nope, key[:, :, None].expand(-1, -1, cfg.n_heads, -1)], dim=-1)
-        y = ops.attention(query.transpose(1, 2), keys.transpose(1, 2), value.transpose(1, 2), **how)
+        return keys.transpose(1, 2), value.transpose(1, 2)
+
+    def _expanded(self, query: Tensor, latents: Tensor, how: dict) -> Tensor:
+        y = ops.attention(query.transpose(1, 2), *self.expand(latents), **how)
         return y.transpose(1, 2)  # (B, T, H, d_value)
 
     def _absorbed(self, query: Tensor, latents: Tensor, how: dict) -> Tensor:
