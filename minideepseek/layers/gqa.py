@@ -70,7 +70,7 @@ class Attention(nn.Module):
     def __init__(self, cfg: GQA, d_model: int, layer: int) -> None:
         super().__init__()
         self.cfg, self.layer = cfg, layer
-        self.qkv = Linear(d_model, (cfg.n_heads + 2 * cfg.n_kv_heads) * cfg.head_dim)
+        self.qkv = Linear(d_model, *(n * cfg.head_dim for n in (cfg.n_heads, cfg.n_kv_heads, cfg.n_kv_heads)))
         self.out = Linear(cfg.n_heads * cfg.head_dim, d_model)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:

@@ -12,11 +12,16 @@ class Linear(nn.Linear):
 
     Args:
         d_in: width of the input.
-        d_out: width of the output.
+        d_out: width of the output; of several matrices that read the same input and are kept as one, the width of each.
+
+    Attributes:
+        stacked: parameter's name -> rows of the matrices that it holds one below the other. Any module may say so of
+            its own parameters; an optimiser that treats each matrix by itself (Muon) asks.
     """
 
-    def __init__(self, d_in: int, d_out: int) -> None:
-        super().__init__(d_in, d_out, bias=False)
+    def __init__(self, d_in: int, *d_out: int) -> None:
+        super().__init__(d_in, sum(d_out), bias=False)
+        self.stacked = {"weight": d_out}
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""

@@ -89,6 +89,7 @@ class Experts(nn.Module):
         self.cfg = cfg
         self.router = Router(cfg.router, d_model, cfg.n_experts)
         self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, 2 * cfg.hidden, d_model))
+        self.stacked = {"gate_up": (cfg.hidden, cfg.hidden)}  # as in ``Linear``, of each expert
         self.down = nn.Parameter(torch.empty(cfg.n_experts, d_model, cfg.hidden))
         self.shared = FeedForward(SwiGLU(hidden=cfg.n_shared * cfg.hidden), d_model) if cfg.n_shared else None
         self.register_buffer("load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False)

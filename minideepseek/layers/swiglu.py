@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
     def __init__(self, cfg: SwiGLU, d_model: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.gate_up = Linear(d_model, 2 * cfg.hidden)
+        self.gate_up = Linear(d_model, cfg.hidden, cfg.hidden)
         self.down = Linear(cfg.hidden, d_model)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:

@@ -22,6 +22,8 @@ class TrainConfig:
     """Tokens in a sequence."""
     accumulation: int = 1
     """Pieces that a batch is cut into, one after the other, when it does not fit into memory at once."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """The rule of the updates: AdamW for all weights, or Muon for matrices and AdamW for the rest, as in V4."""
     lr: float = 6e-3
     """Peak learning rate."""
     warmup: int = 20
@@ -69,6 +71,8 @@ class TrainConfig:
                 raise UserError(f"{name}={getattr(self, name)} must be 0 or a positive number")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"betas={self.betas} must be two numbers from 0 up to, not including, 1")
+        if self.optimizer not in ("adamw", "muon"):
+            raise UserError(f"optimizer={self.optimizer!r} is unknown; choose adamw or muon")
         if self.schedule not in SCHEDULES:
             raise UserError(f"schedule={self.schedule!r} is unknown; choose {', '.join(SCHEDULES)}")
         if self.dtype not in ("auto", "fp32", "bf16"):

@@ -26,7 +26,7 @@ from minideepseek.train.divergence import Watch
 from minideepseek.train.evaluate import evaluate
 from minideepseek.train.interrupt import Interrupted, stop_requests
 from minideepseek.train.metrics import MetricsLog, Record
-from minideepseek.train.optimizer import adamw, set_lr
+from minideepseek.train.optimizer import new_optimizer, set_lr
 from minideepseek.train.precision import Replica
 from minideepseek.train.schedule import factor, shared_steps
 from minideepseek.train.source import TrainingData, digest
@@ -152,7 +152,7 @@ class _Run:
     ) -> None:
         self.model, self.data, self.cfg, self.out = model, data, cfg, out
         self.loader = Loader(data.train, batch_size=cfg.batch_size, seq_len=cfg.seq_len, seed=cfg.seed)
-        self.optimizer = adamw(model, cfg)
+        self.optimizer = new_optimizer(model, cfg)
         self.watch = Watch()
         self.done = start.step
         self.seconds = self.last_seconds = 0.0

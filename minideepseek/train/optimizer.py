@@ -1,11 +1,20 @@
-"""AdamW (Loshchilov & Hutter, arXiv 1711.05101), with weight decay on matrices only."""
+"""The optimisers of a run, AdamW (Loshchilov & Hutter, arXiv 1711.05101) or Muon, and what they remember."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minideepseek.model import Transformer
 from minideepseek.train.config import TrainConfig
+from minideepseek.train.muon import Muon, stacked_rows
+
+
+def new_optimizer(model: Transformer, cfg: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that ``cfg`` asks for."""
+    return {"adamw": adamw, "muon": muon}[cfg.optimizer](model, cfg)
 
 
 def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
@@ -21,6 +30,22 @@ def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
+
+
+def muon(model: Transformer, cfg: TrainConfig) -> Muon:
+    """Muon for every trainable matrix but embedding and head; the rest as with ``adamw``.
+
+    Its products are rounded to bfloat16 where the passes' are.
+    """
+    vocabulary = {model.embed.weight, model.head.weight}
+    rows = {p: own for p, own in stacked_rows(model).items() if p.requires_grad and p not in vocabulary}
+    others = [p for p in model.parameters() if p.requires_grad and p not in rows]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.ndim >= 2]},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    dtype = torch.bfloat16 if cfg.dtype == "bf16" else None
+    return Muon(rows, groups, lr=cfg.lr, weight_decay=cfg.weight_decay, betas=cfg.betas, dtype=dtype)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

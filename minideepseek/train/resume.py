@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ METRICS = "metrics.jsonl"
 
 # What a run must keep to be the same run. ``steps`` may grow while the learning rates so far stay the same.
 HISTORY = (
-    "batch_size", "seq_len", "accumulation", "lr", "warmup", "schedule", "weight_decay", "betas", "clip", "seed",
+    "batch_size", "seq_len", "accumulation", "optimizer", "lr", "warmup", "schedule", "weight_decay", "betas", "clip",
+    "seed",
 )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def settled_facts(cfg: TrainConfig) -> dict[str, Any]:
 
 
 def _check_settings(path: Path, facts: dict[str, Any], cfg: TrainConfig) -> None:
-    before: dict[str, Any] = facts["settings"]
+    before: dict[str, Any] = asdict(TrainConfig()) | facts["settings"]  # what an older checkpoint does not name
     now = {name: list(value) if isinstance(value := getattr(cfg, name), tuple) else value for name in HISTORY}
     changed = [f"{name}={before[name]} became {now[name]}" for name in HISTORY if before[name] != now[name]]
     if changed:

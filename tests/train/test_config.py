@@ -28,6 +28,7 @@ from minideepseek.train import TrainConfig
         ("clip", float("nan")),
         ("betas", (0.9, 1.0)),
         ("betas", (0.9,)),
+        ("optimizer", "sgd"),
         ("schedule", "linear"),
         ("dtype", "fp16"),
     ],

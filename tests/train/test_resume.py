@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 import minideepseek as mds
 from minideepseek.errors import UserError
 from minideepseek.generations import generations
-from minideepseek.train import TrainConfig, read_metrics, state, train
+from minideepseek.train import TrainConfig, read_metrics, resume, state, train
 from minideepseek.train.metrics import Record
 from minideepseek.train.resume import METRICS
 
@@ -206,13 +206,29 @@ def test_without_any_whole_checkpoint_nothing_is_touched(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"lr": 1e-2}, {"batch_size": 8}, {"seq_len": 4}, {"seed": 1}, {"warmup": 5}, {"betas": (0.9, 0.99)}],
+    [
+        {"lr": 1e-2},
+        {"batch_size": 8},
+        {"seq_len": 4},
+        {"seed": 1},
+        {"warmup": 5},
+        {"betas": (0.9, 0.99)},
+        {"optimizer": "muon"},
+    ],
 )
 def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
     train(TINY, tiny_data(), replace(EVERY, steps=2), out=tmp_path, progress=False)
     name = next(iter(change))
     with pytest.raises(UserError, match=rf"made with other settings \({name}="):
         train(TINY, tiny_data(), replace(EVERY, steps=2, **change), out=tmp_path, resume=True, progress=False)
+
+
+def test_a_checkpoint_from_before_there_was_a_setting_had_its_default(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"step": 1, "settings": {**asdict(EVERY), "betas": [0.9, 0.95]}}
+    del facts["settings"]["optimizer"]
+    resume._check_settings(tmp_path, facts, EVERY)
+    with pytest.raises(UserError, match=r"\(optimizer=adamw became muon\)"):
+        resume._check_settings(tmp_path, facts, replace(EVERY, optimizer="muon"))
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
