@@ -11,6 +11,7 @@ from dataclasses import replace as evolve
 from types import MappingProxyType
 
 from minideepseek.layers import (
+    DSA,
     GQA,
     MLA,
     MTP,
@@ -19,10 +20,13 @@ from minideepseek.layers import (
     DeviceBalance,
     ExpertBalance,
     Groups,
+    Indexer,
     LossFree,
     MoE,
+    RoPE,
     SwiGLU,
     TopK,
+    YaRN,
 )
 from minideepseek.model import ModelConfig
 
@@ -127,11 +131,13 @@ MOE_145B = evolve(
 # Attention caches one latent a token. Tokens go to at most three of eight devices; two more losses even the traffic,
 # and while training a device drops what goes beyond its share.
 
+LATENT = MLA(n_heads=128, d_latent=512, d_rope=64, d_nope=128, d_value=128, d_query_latent=1536)
+
 V2 = evolve(
     MOE_16B,
     d_model=5120,
     n_layers=60,
-    attention=MLA(n_heads=128, d_latent=512, d_rope=64, d_nope=128, d_value=128, d_query_latent=1536),
+    attention=LATENT,
     ffn=after_dense(
         60,
         1,
@@ -195,6 +201,19 @@ V3 = evolve(
     mtp=MTP(depth=1, weight=0.3, late_weight=0.1),
 )
 
+# --- V3.2 (December 2025, arXiv 2512.02556, section 2) ----------------------------------------------------------------
+# V3 as it had become, stretched to 128K tokens, goes on training with a lightning indexer in every layer: each token
+# reads the 2048 that its indexer chose, wherever they stand. Nothing else of the architecture changes.
+
+V32 = evolve(
+    V3,
+    attention=DSA(
+        mla=evolve(LATENT, rope=RoPE(layout="adjacent", yarn=YaRN(factor=40, original_len=4096))),
+        indexer=Indexer(n_heads=64, head_dim=128, top_k=2048),
+    ),
+    max_seq_len=131_072,
+)
+
 # --- the minis: the same ideas at a width that trains in a minute, with equal activated parameters --------------------
 
 MOE_MINI = evolve(
@@ -207,9 +226,11 @@ MOE_MINI = evolve(
     ),
 )
 
+LATENT_MINI = MLA(n_heads=4, d_latent=48, d_rope=16, d_nope=32, d_value=32, d_query_latent=64)
+
 V2_MINI = evolve(
     MOE_MINI,
-    attention=MLA(n_heads=4, d_latent=48, d_rope=16, d_nope=32, d_value=32, d_query_latent=64),
+    attention=LATENT_MINI,
     ffn=after_dense(
         4,
         1,
@@ -253,6 +274,8 @@ V3_MINI = evolve(
     mtp=MTP(depth=1, weight=0.3, late_weight=0.1),
 )
 
+V32_MINI = evolve(V3_MINI, attention=DSA(mla=LATENT_MINI, indexer=Indexer(n_heads=8, head_dim=32, top_k=32)))
+
 generations: Mapping[str, ModelConfig] = MappingProxyType(
     {
         "v1-7b": V1_7B,
@@ -263,9 +286,11 @@ generations: Mapping[str, ModelConfig] = MappingProxyType(
         "v2": V2,
         "v2-lite": V2_LITE,
         "v3": V3,
+        "v3.2": V32,
         "v1-mini": V1_MINI,
         "moe-mini": MOE_MINI,
         "v2-mini": V2_MINI,
         "v3-mini": V3_MINI,
+        "v3.2-mini": V32_MINI,
     }
 )

@@ -1,12 +1,13 @@
 """The family: what the papers say of each member."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 import minideepseek as mds
-from minideepseek.layers import GQA, RoPE, SwiGLU
+from minideepseek.layers import DSA, GQA, RoPE, SwiGLU
 
 
 # DeepSeek LLM, arXiv 2401.02954, table 2 and section 2.
@@ -20,6 +21,26 @@ def test_v1_is_as_published(name: str, layers: int, width: int, heads: int, kv_h
     assert cfg.attention == GQA(n_heads=heads, n_kv_heads=kv_heads, head_dim=128, rope=RoPE(theta=10_000.0))
     assert cfg.ffn == SwiGLU(hidden=hidden)
     assert (cfg.vocab_size, cfg.max_seq_len, cfg.norm_eps, cfg.init_std) == (102_400, 4096, 1e-6, 0.006)
+
+
+# DeepSeek-V3.2, arXiv 2512.02556, section 2.1 and the released config.
+@pytest.mark.parametrize(("name", "before"), [("v3.2", "v3"), ("v3.2-mini", "v3-mini")])
+def test_v32_is_v3_with_an_indexer_in_every_layer(name: str, before: str) -> None:
+    cfg, old = mds.generations[name], mds.generations[before]
+    attention = cfg.attention
+    assert isinstance(attention, DSA)
+    mla = replace(attention.mla, rope=RoPE(layout="adjacent"))
+    assert replace(cfg, attention=mla, max_seq_len=old.max_seq_len) == old
+
+
+def test_v32_adds_fourteen_million_parameters_a_layer_and_128_numbers_a_token() -> None:
+    new, old = (mds.report(mds.generations[name]) for name in ("v3.2", "v3"))
+    indexer = 1536 * 64 * 128 + 7168 * 128 + 7168 * 64 + 2 * 128  # queries, key, weights, LayerNorm
+    assert indexer == 13_959_424
+    assert new.parameters - old.parameters == 61 * indexer
+    assert new.mtp_parameters - old.mtp_parameters == indexer
+    assert new.cache_elements_per_token - old.cache_elements_per_token == 61 * 128
+    assert round(new.stored_parameters / 1e9) == 685  # as the release is listed
 
 
 @pytest.mark.parametrize("name", [name for name in mds.generations if name.endswith("-mini")])

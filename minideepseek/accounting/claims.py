@@ -270,6 +270,22 @@ def _v3() -> list[Claim]:
     ]
 
 
+def _v32() -> list[Claim]:
+    cfg = generations["v3.2"]
+
+    def tokens(stage: str, printed: float, steps: int, sequences: int) -> Claim:
+        return Claim(
+            what=f"tokens of the {stage}",
+            printed=printed,
+            found=steps * sequences * cfg.max_seq_len / 1e9,
+            unit="B",
+            source="V3.2, section 2.1.1",
+            how=f"{steps} steps of {sequences} sequences of 128K tokens",
+        )
+
+    return [tokens("dense warm-up", 2.1, 1000, 16), tokens("sparse training", 943.7, 15_000, 480)]
+
+
 CLAIMS: dict[str, Callable[[], list[Claim]]] = {
     "v1-7b": _v1_7b,
     "v1-67b": _v1_67b,
@@ -279,4 +295,5 @@ CLAIMS: dict[str, Callable[[], list[Claim]]] = {
     "v2": _v2,
     "v2-lite": _v2_lite,
     "v3": _v3,
+    "v3.2": _v32,
 }

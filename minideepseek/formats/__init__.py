@@ -14,12 +14,12 @@ What training needs beyond the fields of a format is one object more in config.j
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 
-from minideepseek.formats import deepseek_moe, deepseek_v2, deepseek_v3, llama
+from minideepseek.formats import deepseek_moe, deepseek_v2, deepseek_v3, deepseek_v32, llama
 from minideepseek.formats.entry import Entry
 
 #: model_type of config.json -> the module that knows it
 FORMATS: Mapping[str, ModuleType] = MappingProxyType(
-    {form.MODEL_TYPE: form for form in (llama, deepseek_moe, deepseek_v2, deepseek_v3)}
+    {form.MODEL_TYPE: form for form in (llama, deepseek_moe, deepseek_v2, deepseek_v3, deepseek_v32)}
 )
 
 __all__ = ["FORMATS", "Entry"]

@@ -1,4 +1,4 @@
-"""Attention on disk: GQA as LLaMA writes it, MLA as DeepSeek does, and the rotary embedding of both."""
+"""Attention on disk: GQA as LLaMA writes it, MLA and DSA as DeepSeek does, and the rotary embedding of all."""
 
 from __future__ import annotations
 
@@ -7,10 +7,28 @@ from typing import Any
 
 from minideepseek.errors import UserError
 from minideepseek.formats.entry import Entry, refuse_unless, require
+from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
+from minideepseek.layers.indexer import Indexer
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.rope import Layout, RoPE
 from minideepseek.layers.yarn import YaRN
+
+Attention = GQA | MLA | DSA
+
+
+def write_attention(attention: Attention) -> dict[str, Any]:
+    """The fields of attention of any kind."""
+    if isinstance(attention, GQA):
+        return write_gqa(attention)
+    return write_mla(attention) if isinstance(attention, MLA) else write_dsa(attention)
+
+
+def attention_tensors(attention: Attention, ours: str, theirs: str) -> list[Entry]:
+    """The tensors of attention of any kind."""
+    if isinstance(attention, GQA):
+        return gqa_tensors(attention, ours, theirs)
+    return mla_tensors(attention, ours, theirs) if isinstance(attention, MLA) else dsa_tensors(attention, ours, theirs)
 
 
 def gqa_obstacle(attention: GQA, d_model: int) -> str | None:
@@ -119,6 +137,43 @@ def mla_tensors(attention: MLA, ours: str, theirs: str) -> list[Entry]:
         Entry(f"{ours}.latent_norm.weight", (f"{theirs}.kv_a_layernorm.weight",)),
         Entry(f"{ours}.latent_up.weight", (f"{theirs}.kv_b_proj.weight",)),
         Entry(f"{ours}.out.weight", (f"{theirs}.o_proj.weight",)),
+    ]
+
+
+def read_dsa(config: Mapping[str, Any]) -> DSA:
+    """MLA, and its indexer."""
+    indexer = Indexer(
+        n_heads=require(config, "index_n_heads"),
+        head_dim=require(config, "index_head_dim"),
+        top_k=require(config, "index_topk"),
+    )
+    require(config, "q_lora_rank")  # which MLA could do without
+    return DSA(mla=read_mla(config), indexer=indexer)
+
+
+def write_dsa(attention: DSA) -> dict[str, Any]:
+    """The fields that ``read_dsa`` reads; they have no word for the stage."""
+    indexer = attention.indexer
+    return {
+        **write_mla(attention.mla),
+        "index_n_heads": indexer.n_heads,
+        "index_head_dim": indexer.head_dim,
+        "index_topk": indexer.top_k,
+    }
+
+
+def dsa_tensors(attention: DSA, ours: str, theirs: str) -> list[Entry]:
+    """MLA's, and the indexer's one by one."""
+    names = {
+        "query_up.weight": "wq_b.weight",
+        "key.weight": "wk.weight",
+        "key_norm.weight": "k_norm.weight",
+        "key_norm.bias": "k_norm.bias",
+        "weigh.weight": "weights_proj.weight",
+    }
+    return [
+        *mla_tensors(attention.mla, f"{ours}.mla", theirs),
+        *(Entry(f"{ours}.indexer.{mine}", (f"{theirs}.indexer.{yours}",)) for mine, yours in names.items()),
     ]
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minideepseek.errors import UserError
-from minideepseek.formats import attention as on_disk
+from minideepseek.formats.attention import Attention, attention_tensors, write_attention
 from minideepseek.formats.entry import Entry, refuse_unless, require
 from minideepseek.layers.balance import ExpertBalance
+from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
@@ -24,7 +25,7 @@ IGNORED = ("rotary_emb.inv_freq",)  # a table that old versions of transformers 
 class Parts:
     """A model of this shape. dense: number of layers in front whose feed-forward is ``first``; then ``mixture``."""
 
-    attention: GQA | MLA
+    attention: Attention
     dense: int
     first: SwiGLU | None
     mixture: MoE | None
@@ -36,7 +37,7 @@ def parts(cfg: ModelConfig) -> Parts | None:
     ffns = [ffn for _, ffn in cfg.layers]
     dense = next((i for i, ffn in enumerate(ffns) if not isinstance(ffn, SwiGLU)), len(ffns))
     attention = next(iter(attentions))
-    if len(attentions) > 1 or not isinstance(attention, GQA | MLA):
+    if len(attentions) > 1 or not isinstance(attention, GQA | MLA | DSA):
         return None
     if len({*ffns[:dense]}) > 1 or len({*ffns[dense:]}) > 1:
         return None
@@ -54,7 +55,7 @@ def known_parts(cfg: ModelConfig) -> Parts:
 
 
 def read_model(
-    config: Mapping[str, Any], attention: Callable[[Mapping[str, Any]], GQA | MLA], router: Callable[[], TopK]
+    config: Mapping[str, Any], attention: Callable[[Mapping[str, Any]], Attention], router: Callable[[], TopK]
 ) -> ModelConfig:
     """All fields: ``attention`` and ``router`` read what differs between the generations.
 
@@ -110,11 +111,10 @@ def _read_mixture(config: Mapping[str, Any], router: TopK) -> MoE:
 def write_model(cfg: ModelConfig) -> dict[str, Any]:
     """The fields that ``read_model`` reads, without the router's."""
     found = known_parts(cfg)
-    attention = found.attention
     fields: dict[str, Any] = {
         "hidden_size": cfg.d_model,
         "num_hidden_layers": cfg.n_layers,
-        **(on_disk.write_gqa(attention) if isinstance(attention, GQA) else on_disk.write_mla(attention)),
+        **write_attention(found.attention),
         "first_k_dense_replace": found.dense,
         "moe_layer_freq": 1,
         "vocab_size": cfg.vocab_size,
@@ -167,20 +167,15 @@ def tensors(cfg: ModelConfig) -> list[Entry]:
     return [*entries, Entry("norm.weight", ("model.norm.weight",)), Entry("head.weight", ("lm_head.weight",))]
 
 
-def _block(attention: GQA | MLA, ffn: SwiGLU | MoE | None, ours: str, theirs: str, d_model: int) -> list[Entry]:
+def _block(attention: Attention, ffn: SwiGLU | MoE | None, ours: str, theirs: str, d_model: int) -> list[Entry]:
     assert ffn is not None
-    places = f"{ours}.attention", f"{theirs}.self_attn"
     if isinstance(ffn, MoE):
         layer = _mixture(ffn, f"{ours}.ffn", f"{theirs}.mlp", d_model)
     else:
         layer = swiglu_tensors(ffn.hidden, f"{ours}.ffn", f"{theirs}.mlp")
     return [
         Entry(f"{ours}.attention_norm.weight", (f"{theirs}.input_layernorm.weight",)),
-        *(
-            on_disk.gqa_tensors(attention, *places)
-            if isinstance(attention, GQA)
-            else on_disk.mla_tensors(attention, *places)
-        ),
+        *attention_tensors(attention, f"{ours}.attention", f"{theirs}.self_attn"),
         Entry(f"{ours}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
         *layer,
     ]

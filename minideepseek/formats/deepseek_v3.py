@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from minideepseek.errors import UserError
 from minideepseek.formats import deepseek, fp8
-from minideepseek.formats.attention import mla_obstacle, read_mla
+from minideepseek.formats.attention import Attention, mla_obstacle, read_mla
 from minideepseek.formats.deepseek import IGNORED, tensors
 from minideepseek.formats.entry import refuse_unless, require
 from minideepseek.layers.mla import MLA
@@ -25,6 +25,11 @@ def obstacle(cfg: ModelConfig) -> str | None:
     found = deepseek.parts(cfg)
     if found is None or not isinstance(found.attention, MLA):
         return "its layers are MLA with SwiGLU in front and one kind of mixture behind"
+    return mixture_obstacle(found) or mla_obstacle(found.attention)
+
+
+def mixture_obstacle(found: deepseek.Parts) -> str | None:
+    """Why the format cannot say everything about the experts, or None."""
     if found.mixture is not None:
         router = found.mixture.router
         if router.affinity != "sigmoid" or not router.bias:
@@ -33,11 +38,11 @@ def obstacle(cfg: ModelConfig) -> str | None:
             return "its groups, more than one, are judged by their two best experts"
         if not found.mixture.n_shared:
             return "it has shared experts"
-    return mla_obstacle(found.attention)
+    return None
 
 
-def read(config: Mapping[str, Any]) -> ModelConfig:
-    """Fields of config.json -> ModelConfig.
+def read(config: Mapping[str, Any], attention: Callable[[Mapping[str, Any]], Attention] = read_mla) -> ModelConfig:
+    """Fields of config.json -> ModelConfig; ``attention`` reads what V3.2 has in its place.
 
     Raises:
         UserError: a field is missing, of another type or contradicts another, or asks for what V3 does not have.
@@ -57,7 +62,7 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
             bias=True,
         )
 
-    cfg = deepseek.read_model(config, read_mla, router)
+    cfg = deepseek.read_model(config, attention, router)
     ahead = 0 if config.get("num_nextn_predict_layers") is None else require(config, "num_nextn_predict_layers")
     if ahead < 0:
         raise UserError(f"num_nextn_predict_layers is {ahead}, where a number of modules is expected")
@@ -66,14 +71,23 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
     """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
+    attention = deepseek.known_parts(cfg).attention
+    assert isinstance(attention, MLA)
+    return {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "model_type": MODEL_TYPE,
+        **write_model(cfg),
+        "rope_interleave": attention.rope.layout == "adjacent",
+    }
+
+
+def write_model(cfg: ModelConfig) -> dict[str, Any]:
+    """All fields but attention's own pairing of channels, and the name."""
     found = deepseek.known_parts(cfg)
     router = found.mixture.router if found.mixture else None
     groups = router.groups if router else None
     return {
-        "architectures": ["DeepseekV3ForCausalLM"],
-        "model_type": MODEL_TYPE,
         **deepseek.write_model(cfg),
-        "rope_interleave": found.attention.rope.layout == "adjacent",
         "routed_scaling_factor": router.scale if router else 1.0,
         "n_group": 1 if groups is None else groups.n,
         "topk_group": 1 if groups is None else groups.limit,

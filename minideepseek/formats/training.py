@@ -1,4 +1,4 @@
-"""What training needs to know and released fields cannot say: further balance losses, capacities, schedules.
+"""What training needs to know and released fields cannot say: further balance losses, capacities, schedules, stages.
 
 It goes into config.json as one object under the name of this package, which transformers keeps and ignores, and only
 what the other fields leave unsaid: a config of which they say everything has no such object.
@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from minideepseek.errors import UserError
 from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
 from minideepseek.layers.capacity import Capacity
+from minideepseek.layers.dsa import DSA
 from minideepseek.layers.moe import MoE
 from minideepseek.layers.mtp import MTP
 from minideepseek.model import ModelConfig
@@ -34,6 +35,8 @@ def write(cfg: ModelConfig, told: ModelConfig) -> dict[str, Any]:
             part = getattr(mine, name)
             if part != getattr(yours, name):
                 found[name] = None if part is None else dict(vars(part))
+    if _stage(cfg) != _stage(told):
+        found["stage"] = _stage(cfg)
     if cfg.mtp != told.mtp and cfg.mtp is not None:
         found["mtp"] = dict(vars(cfg.mtp))
     return found
@@ -49,7 +52,7 @@ def read(config: Mapping[str, Any], told: ModelConfig) -> ModelConfig:
     if found is None:
         return told
     try:
-        return _completed(told, _object(found, {"balance", "mtp", *PARTS}))
+        return _completed(told, _object(found, {"balance", "mtp", "stage", *PARTS}))
     except (TypeError, ValueError) as error:
         raise UserError(f"the object {KEY!r} is not one that was saved with this model: {error}") from None
 
@@ -68,12 +71,21 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
             raise ValueError(f"it has {', '.join(changes)} for experts, and the model has none")
         ffn = tuple(replace(ffn, **changes) if isinstance(ffn, MoE) else ffn for _, ffn in told.layers)
         told = replace(told, ffn=ffn)
+    if "stage" in found:
+        if _stage(told) is None:
+            raise ValueError("it has a stage, and the model no indexers")
+        staged = (replace(a, stage=found["stage"]) if isinstance(a, DSA) else a for a, _ in told.layers)
+        told = replace(told, attention=tuple(staged))
     if "mtp" in found:
         mtp = _build(MTP, found["mtp"])
         if told.mtp is None or mtp.depth != told.mtp.depth:
             raise ValueError(f"mtp has depth={mtp.depth}, and the model {told.mtp.depth if told.mtp else 0}")
         told = replace(told, mtp=mtp)
     return told
+
+
+def _stage(cfg: ModelConfig) -> str | None:
+    return next((attention.stage for attention, _ in cfg.layers if isinstance(attention, DSA)), None)
 
 
 def _mixture(cfg: ModelConfig) -> MoE | None:

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 import minideepseek as mds
 from minideepseek import UserError, checkpoint
 from minideepseek.layers import (
+    DSA,
     MTP,
     Capacity,
     CommunicationBalance,
@@ -80,6 +81,14 @@ def test_whatever_it_is_trained_with_comes_back(
     assert config_of(cfg, tmp_path_factory.mktemp("model")) == cfg
 
 
+def test_the_stage_of_sparse_attention_comes_back(tmp_path: Path) -> None:
+    cfg = mds.generations["v3.2-mini"]
+    assert isinstance(cfg.attention, DSA)
+    warm = replace(cfg, attention=replace(cfg.attention, stage="warm-up"))
+    assert config_of(warm, tmp_path) == warm
+    assert "stage" not in checkpoint.write_config(cfg)["minideepseek"]
+
+
 def test_transformers_keeps_what_it_does_not_understand(tmp_path: Path) -> None:
     model = Transformer(mds.generations["v2-mini"], seed=0)
     model.save(tmp_path / "ours")
@@ -123,6 +132,7 @@ def test_training_goes_on_from_a_loaded_model(name: str, tmp_path: Path) -> None
         ({"capacity": {"devices": 4, "factor": -1}}, "must be positive"),
         ({"loss_free": {"speed": 0.1, "until": 7}}, "until=7"),
         ({"loss_free": {"sped": 0.1}}, "is not an object of speed, until"),
+        ({"stage": "sparse"}, "it has a stage, and the model no indexers"),
         ({"mtp": {"depth": 2}}, "mtp has depth=2, and the model 1"),
         ({"mtp": {"depth": 1, "late_weight": [0.1]}}, "late_weight of MTP is [0.1]"),
     ],
