@@ -17,6 +17,7 @@ live        ``live_curve``: ``runs`` while it goes on
 scaling     ``valleys``, ``laws_of``, ``near_optimal``, ``forecast``, ``budget_plan``: scaling laws
 text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HTML, which has every font
 experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
+latent      ``latent_diagram``, ``matrices``: latent attention
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 family      ``family``: the generations on one page
@@ -37,6 +38,7 @@ from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
 from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
 from minideepseek.viz.experts import Slices, expert_slices, load_map
+from minideepseek.viz.latent import latent_diagram, matrices
 from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
 from minideepseek.viz.rotation import rotation_dials
@@ -66,11 +68,13 @@ __all__ = [
     "gate_picture",
     "head_sharing",
     "knob",
+    "latent_diagram",
     "laws_of",
     "ledger",
     "live_curve",
     "load_map",
     "loop_diagram",
+    "matrices",
     "near_optimal",
     "next_tokens",
     "norm_picture",
