@@ -27,7 +27,8 @@ EPS_NORM, EPS_ADAMW = 1e-7, 1e-20
 # then two whose slope at one is zero, which settle there.
 COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 8 + ((2.0, -1.5, 0.5),) * 2
 
-BATCH = 2**22  # elements orthogonalised at once: enough to keep a processor busy, and a bound on memory
+# Elements multiplied at once. Many small matrices keep a processor busier than one, as long as they fit into its cache.
+CPU_BATCH, GPU_BATCH = 2**19, 2**24
 
 
 def orthogonalise(x: Tensor) -> Tensor:
@@ -45,6 +46,12 @@ def orthogonalise(x: Tensor) -> Tensor:
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
     x = (x / (norm + EPS_NORM)).to(x.dtype)  # no singular value is greater than the Frobenius norm
+    batch = CPU_BATCH if x.device.type == "cpu" else GPU_BATCH
+    return torch.cat([_iterate(part) for part in x.split(max(1, batch // x[0].numel()))])
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """All iterations on (N, R, C), R <= C, singular values at most one."""
     for a, b, c in COEFFICIENTS:
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -119,15 +126,10 @@ class Muon(torch.optim.Optimizer):
                 if w.shape[1] > w.shape[2]:
                     w, u = w.mT, u.mT
                 by_shape[w.shape[1], w.shape[2]].append((w, u))
-        for (height, width), pairs in by_shape.items():
-            updates = torch.cat([u if self.dtype is None else u.to(self.dtype) for _, u in pairs])
-            targets = [w for weight, _ in pairs for w in weight]
-            step = group["lr"] * RMS * width**0.5
-            at_once = max(1, BATCH // (height * width))
-            for first in range(0, len(targets), at_once):
-                orthogonal = orthogonalise(updates[first : first + at_once])
-                for target, u in zip(targets[first : first + at_once], orthogonal, strict=True):
-                    target.sub_(u, alpha=step)
+        for (_, width), pairs in by_shape.items():
+            updates = orthogonalise(torch.cat([u if self.dtype is None else u.to(self.dtype) for _, u in pairs]))
+            for (w, _), u in zip(pairs, updates.split([len(w) for w, _ in pairs]), strict=True):
+                w.sub_(u, alpha=group["lr"] * RMS * width**0.5)
 
     def _step_others(self, group: dict[str, Any]) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]
