@@ -22,9 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from minideepseek.ops.backend import needs_grad, on_cpu
 from minideepseek.ops.gate import swiglu_backward, swiglu_forward
 from minideepseek.ops.matmul import MKL_IS_SLOW, product, weight_gradient
 
+FEW = 16  # tokens: more would feel the needless products
 # Multiples to fill up to, where the library compiles a product for each number of rows that it meets.
 ROWS = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 32 if MKL_IS_SLOW else 1}
 
@@ -42,7 +44,30 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: 
     Returns:
         (N, D) in x's dtype. An expert that nobody chose gets a gradient of zeros.
     """
+    if on_cpu(x) and 0 < len(x) <= FEW and not needs_grad(x, gate_up, down, weights):
+        return (_all if indices.numel() >= len(gate_up) else _chosen)(x, gate_up, down, indices, weights)
     return _Experts.apply(x, gate_up, down, indices, weights)
+
+
+def _chosen(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """A few tokens, a step of a decode: no filling up, and as few calls as there can be. No gradient."""
+    plan = dispatch(indices, len(gate_up))
+    rows = x.index_select(0, plan.source)
+    hidden = torch.cat([product(rows[start:end], gate_up[expert]) for expert, start, end in plan.busy()])
+    act, _ = swiglu_forward(hidden)
+    out = torch.cat([product(act[start:end], down[expert]) for expert, start, end in plan.busy()])
+    return F.embedding_bag(plan.slot.view_as(indices), out, mode="sum", per_sample_weights=weights.to(x.dtype))
+
+
+def _all(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """A few tokens that between them choose most experts: every token through all, weighted by zero where not chosen.
+
+    Such a step waits for the experts to arrive from memory; what it then multiplies too often it hardly feels.
+    """
+    hidden = product(x, gate_up.flatten(0, 1)).view(len(x), len(gate_up), -1)  # (N, E, 2F)
+    act, _ = swiglu_forward(hidden)
+    weight = act.new_zeros(act.shape[:2]).scatter_add_(1, indices, weights.to(act.dtype))
+    return torch.bmm((act * weight[..., None]).transpose(0, 1), down.mT).sum(0)
 
 
 class Dispatch(NamedTuple):
