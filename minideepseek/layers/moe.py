@@ -96,11 +96,11 @@ class Experts(nn.Module):
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        """x: (B, T, D) -> (B, T, D). In training reports its balance losses and counts its loads."""
+        """x: (B, T, D) -> (B, T, D). Unless frozen, training adds balance losses and counts loads."""
         rows = x.flatten(0, 1)
         routing = self.router(rows, ctx)
         weights = routing.weights
-        if self.training:
+        if self.training and self.down.requires_grad:
             self.load += load(routing.experts, self.cfg.n_experts)
             for balance in self.cfg.balance:
                 ctx.add_loss("balance", balance.loss(routing, x.shape[0]))

@@ -6,6 +6,7 @@ from minideepseek.train.interrupt import Interrupted
 from minideepseek.train.loop import Result, train
 from minideepseek.train.metrics import read_metrics
 from minideepseek.train.pretrained import trained
+from minideepseek.train.stages import add_indexers, enter_stage
 from minideepseek.train.threads import choose_threads, explain_threads, prepare_cpu
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "Interrupted",
     "Result",
     "TrainConfig",
+    "add_indexers",
     "choose_threads",
+    "enter_stage",
     "evaluate",
     "explain_threads",
     "prepare_cpu",

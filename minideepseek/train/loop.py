@@ -30,6 +30,7 @@ from minideepseek.train.optimizer import new_optimizer, set_lr
 from minideepseek.train.precision import Replica
 from minideepseek.train.schedule import factor, shared_steps
 from minideepseek.train.source import TrainingData, digest
+from minideepseek.train.stages import freeze
 from minideepseek.train.threads import keep_memory, threads
 
 
@@ -109,6 +110,7 @@ def train(
         if isinstance(model, ModelConfig):
             model = Transformer(model, seed=cfg.seed)
         model.to(device).float().train()
+        freeze(model)
         run = _Run(model, data, cfg, folder, start)
         log = stack.enter_context(MetricsLog(None if folder is None else folder / beginning.METRICS, start.earlier))
         board = Board(folder / "tensorboard", start.step) if folder is not None and cfg.tensorboard else None
@@ -165,7 +167,8 @@ class _Run:
             self.seconds = start.facts["seconds"]
         self.replica = Replica(model, cfg.dtype)  # after the weights are in place: it copies them
         # Some layers change between steps by a rule of their own: a router's bias follows its experts' loads.
-        self.corrected: list[Any] = [layer for layer in self.replica.module.modules() if hasattr(layer, "after_step")]
+        layers: list[Any] = [layer for layer in self.replica.module.modules() if hasattr(layer, "after_step")]
+        self.corrected = [layer for layer in layers if any(p.requires_grad for p in layer.parameters())]
 
     def step(self, passes: Callable[[torch.Tensor, float], dict[str, torch.Tensor]]) -> Record:
         """One update of the weights, and the record of it."""
