@@ -241,6 +241,7 @@ def draft(text):
     return model.logits(model.mtp[0](hidden, model.embed(following), model.context(read))[:, -1])
 
 
+# %%
 @torch.no_grad()
 def write(text, length):
     """Greedily at least ``length`` tokens more, and the fate of each: who wrote it."""
