@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
 
-from minideepseek.viz.style import GOLD, INK, MUTED, NAVY, SIGNED, TEAL, VERMILION, Picture, bare, canvas
+from minideepseek.viz.style import GOLD, INK, MUTED, NAVY, SHADE, SIGNED, TEAL, VERMILION, Picture, bare, canvas
 
 __all__ = ["latent_diagram", "matrices"]
 
@@ -64,7 +65,7 @@ def _arrow(
 
 
 def matrices(panels: Mapping[str, ArrayLike], *, title: str, xlabel: str, ylabel: str) -> Picture:
-    """Signed matrices beside each other in one scale of colours.
+    """Matrices beside each other in one scale of colours: around zero, or from zero where nothing is below.
 
     Args:
         panels: name -> (rows, columns).
@@ -73,9 +74,11 @@ def matrices(panels: Mapping[str, ArrayLike], *, title: str, xlabel: str, ylabel
     """
     shown = {name: np.asarray(values, dtype=float) for name, values in panels.items()}
     top = max(np.abs(values).max() for values in shown.values())
+    signed = min(values.min() for values in shown.values()) < 0
+    scale: dict[str, Any] = {"cmap": SIGNED if signed else SHADE, "vmin": -top if signed else 0, "vmax": top}
     figure, all_axes = canvas(title, cols=len(shown), height=3.1, sharey=True)
     for axes, (name, values) in zip(all_axes, shown.items(), strict=True):
-        image = axes.imshow(values, cmap=SIGNED, vmin=-top, vmax=top)
+        image = axes.imshow(values, **scale)
         axes.set(title=name, xlabel=xlabel)
         axes.grid(visible=False)
         axes.set_xticks([])
