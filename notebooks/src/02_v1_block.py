@@ -753,6 +753,8 @@ pre-norm tames the gradients of deep stacks | Xiong et al., section 3 | at gain 
 # slow pairs stay slow (no full turn within the text)? How large must $\theta$ be for 18 of them?
 #
 # Then go on to lesson 03, which puts these blocks to work on real text.
+#
+# Then solve [the exercises](../exercises/02_v1_block/02_v1_block.ipynb).
 
 # %% jupyter={"source_hidden": true}
 row = torch.randint(0, 32, (1, 16), generator=torch.Generator().manual_seed(8))

@@ -661,6 +661,8 @@ V1's own settings follow its laws | V1 table 2 | learning rate within 3 %, batch
 # **D. Why 7B was made too small.** Take the world of Hoffmann et al. and the budget of A. A model of a quarter of the
 # best size can reach the *same* loss if it reads more. What does its training cost in addition, and after how many
 # tokens of use has that been saved? (Using a model costs $M/3$ a token: no backward pass.)
+#
+# Then solve [the exercises](../exercises/04_scaling_laws/04_scaling_laws.ipynb).
 
 # %% jupyter={"source_hidden": true}
 budget = 8 * 86_400 * 4e14
