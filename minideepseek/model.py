@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +19,8 @@ from minideepseek.context import Cache, Context
 from minideepseek.layers.linear import Linear
 from minideepseek.layers.mtp import MTP, Predictor
 from minideepseek.layers.norm import RMSNorm
-
-
-class AttentionSpec(Protocol):
-    """What a config must offer to stand in ``ModelConfig.attention``; its module also has ``new_cache``."""
-
-    def build(self, d_model: int, layer: int) -> nn.Module: ...
-    def n_params(self, d_model: int) -> int: ...
-    def cache_elements(self) -> int: ...
-    def score_flops(self, n_keys: float) -> float: ...
-
-
-class FeedForwardSpec(Protocol):
-    """What a config must offer to stand in ``ModelConfig.ffn``."""
-
-    def build(self, d_model: int, layer: int) -> nn.Module: ...
-    def n_params(self, d_model: int) -> int: ...
-    def n_activated(self, d_model: int) -> int: ...
+from minideepseek.layers.residual import Residual
+from minideepseek.layers.spec import AttentionSpec, FeedForwardSpec, ResidualSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +36,7 @@ class ModelConfig:
         max_seq_len: tokens the model is trained for. Not a limit of the code.
         norm_eps: epsilon of every RMSNorm.
         mtp: predict further than the next token while training; None does not.
+        residual: how a layer's output joins what the layers before it found.
         init_std: standard deviation of every weight matrix at the start; None scales it with the matrix (see
             ``Transformer.initialise``), which a narrow model needs.
     """
@@ -63,6 +49,7 @@ class ModelConfig:
     max_seq_len: int = 4096
     norm_eps: float = 1e-6
     mtp: MTP | None = None
+    residual: ResidualSpec = Residual()  # noqa: RUF009 (frozen)
     init_std: float | None = 0.006
 
     def __post_init__(self) -> None:
@@ -71,6 +58,8 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         if self.norm_eps < 0 or (self.init_std is not None and self.init_std <= 0):
             raise ValueError(f"norm_eps={self.norm_eps} and init_std={self.init_std} must be positive")
+        if self.mtp is not None and not isinstance(self.residual, Residual):
+            raise ValueError("mtp predicts from a plain residual only, so far: leave residual or mtp at its default")
         for name in ("attention", "ffn"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:
@@ -115,7 +104,7 @@ class Losses:
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on a normed copy of the stream, each added to it (pre-norm)."""
+    """One layer: attention and feed-forward, each on a normed copy of the residual, each added to it (pre-norm)."""
 
     def __init__(self, cfg: ModelConfig, attention: AttentionSpec, ffn: FeedForwardSpec, layer: int) -> None:
         super().__init__()
@@ -123,11 +112,13 @@ class Block(nn.Module):
         self.attention = attention.build(cfg.d_model, layer)
         self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.ffn = ffn.build(cfg.d_model, layer)
+        self.residual = cfg.residual.build(cfg.d_model, cfg.norm_eps, layer)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        """x: (B, T, D) -> (B, T, D)."""
-        h, x = self.ffn_norm.add(self.attention(self.attention_norm(x), ctx), x)
-        return x + self.ffn(h, ctx)
+        """x: (B, T, D) -> (B, T, D), or whatever else the residual hands on."""
+        h, kept = self.residual.enter(x)
+        h, kept = self.residual.between(self.attention(self.attention_norm(h), ctx), kept, self.ffn_norm)
+        return self.residual.leave(self.ffn(h, ctx), kept)
 
 
 class Transformer(nn.Module):
@@ -143,6 +134,7 @@ class Transformer(nn.Module):
         self.cfg = cfg
         self.embed = nn.Embedding(cfg.vocab_size, cfg.d_model)
         self.blocks = nn.ModuleList(Block(cfg, *specs, layer) for layer, specs in enumerate(cfg.layers))
+        self.ends = cfg.residual.ends(cfg.d_model, cfg.norm_eps)
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.mtp = nn.ModuleList(  # blocks like the last one, numbered from 0: they have a cache of their own
             Predictor(cfg.d_model, cfg.norm_eps, Block(cfg, *cfg.layers[-1], k))
@@ -168,15 +160,17 @@ class Transformer(nn.Module):
             else:  # a lookup has a fan-in of one; every other matrix, alone or stacked, multiplies along its last axis
                 fan_in = 1 if parameter is self.embed.weight else parameter.shape[-1]
                 parameter.normal_(0.0, self.cfg.init_std or 0.4 / math.sqrt(fan_in), generator=generator)
+        for module in self.modules():
+            getattr(module, "initialise_own", lambda: None)()
 
     def hidden(self, ids: Tensor, ctx: Context) -> Tensor:
         """ids (B, T) int64 -> what the head reads, the normed stream after the last block: (B, T, D)."""
-        x = self.embed(ids)
+        x = self.ends.spread(self.embed(ids))
         for block in self.blocks:
             x = block(x, ctx)
         if ctx.cache is not None:
             ctx.cache.length = ctx.columns[1]
-        return self.norm(x)
+        return self.norm(self.ends.collapse(x))
 
     def context(
         self,

@@ -9,8 +9,13 @@ from minideepseek.model import ModelConfig
 
 
 def parameters(cfg: ModelConfig) -> int:
-    """All parameters of the main model: embedding, head, norms, attention, feed-forward (see ``mtp_parameters``)."""
-    return 2 * embedding_parameters(cfg) + (2 * cfg.n_layers + 1) * cfg.d_model + block_parameters(cfg)
+    """All parameters of the main model: embedding, head, norms, attention, feed-forward, mixing of residual streams.
+
+    Those of ``mtp_parameters`` are not among them.
+    """
+    norms = (2 * cfg.n_layers + 1) * cfg.d_model
+    residual = cfg.residual.n_params(cfg.d_model, cfg.n_layers)
+    return 2 * embedding_parameters(cfg) + norms + block_parameters(cfg) + residual
 
 
 def embedding_parameters(cfg: ModelConfig) -> int:
@@ -61,13 +66,14 @@ def training_flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool = F
     """Forward and backward FLOPs to train on one token.
 
     Six for each parameter that multiplies (two forward, four backward; the embedding is a lookup and does not), plus
-    three times the forward cost of attention scores. ``causal`` counts only the half of the scores that a causal
-    mask leaves; V1 does not halve (section 3), later reports do.
+    three times the forward cost of attention scores and of mixing residual streams. ``causal`` counts only the half of
+    the scores that a causal mask leaves; V1 does not halve (section 3), later reports do.
     """
     # the head counts, the lookup and idle experts do not
     multiplying = block_parameters(cfg) - idle_parameters(cfg) + embedding_parameters(cfg)
     n_keys = seq_len / 2 if causal else seq_len
-    return 6 * multiplying + 3 * sum(attention.score_flops(n_keys) for attention, _ in cfg.layers)
+    forward = sum(attention.score_flops(n_keys) for attention, _ in cfg.layers)
+    return 6 * multiplying + 3 * (forward + cfg.residual.flops(cfg.d_model, cfg.n_layers))
 
 
 def n1(d_model: int, n_layers: int) -> int:
