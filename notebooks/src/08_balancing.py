@@ -336,8 +336,8 @@ assert max(found.mean().abs() for found in pairs.values()) < 0.02
 # %% [markdown]
 # Read the table by columns. **Load**: nothing leaves it uneven, and differently so from seed to seed. The loss evens it
 # as far as $\alpha$ is large. The correction of 0.001 evens it best of all, within 200 steps; of 0.1 it jumps.
-# **Loss**: all arms lie within a few thousandths of a nat. The balance losses come out a little worse than nothing, the
-# small corrections do not: the papers' direction, but hardly outside the band, and nothing to build upon.
+# **Loss**: all arms lie within a few thousandths of a nat. On average the balance losses come out a little worse than
+# nothing and the small corrections do not: the papers' direction, but inside the band, and nothing to build upon.
 #
 # Wang et al. measured it with a billion parameters and 100 billion tokens (table 2): perplexity 9.56 with the loss, at
 # a MaxVio of 0.72; 9.50 with the correction, at 0.04. In nats that is a difference of
