@@ -223,6 +223,15 @@ def test_what_is_orthogonalised_at_once_makes_no_difference(monkeypatch: pytest.
         torch.testing.assert_close(orthogonalise(x), together)
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_large_matrices_take_the_quicker_library_to_the_same_end(
+    one_by_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minideepseek.train.muon.MKL_IS_SLOW", one_by_one)
+    x = draw(2, 130, 200)
+    torch.testing.assert_close(orthogonalise(x.float()).double(), orthogonalise(x), rtol=0, atol=1e-4)
+
+
 def test_with_five_iterations_it_is_the_muon_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minideepseek.train.muon.COEFFICIENTS", COEFFICIENTS[:5])
     ours, theirs = (nn.Parameter(draw(24, 16).float()) for _ in range(2))
