@@ -67,7 +67,10 @@ class DSA:
         return self.mla.cache_elements() + self.indexer.head_dim
 
     def score_flops(self, n_keys: float) -> float:
-        """Forward FLOPs of indexing, scores and weighted sum for one query token that sees ``n_keys`` keys."""
+        """Forward FLOPs of indexing, scores and weighted sum for one query token that sees ``n_keys`` keys, expanded.
+
+        Beyond ``top_k`` the attention no longer grows. So an average ``n_keys`` gives no less than the average FLOPs.
+        """
         return self.indexer.score_flops(n_keys) + self.mla.score_flops(min(n_keys, self.indexer.top_k))
 
 
@@ -96,19 +99,19 @@ class SparseAttention(nn.Module):
             cache = ctx.cache.layers[self.layer]
             assert isinstance(cache, SparseCache)
             latents, keys = cache.write(latents, keys, ctx.positions, ctx.columns)
-        if self.training:
-            self._learn(question, keys, query, latents, ctx)
-        if self.cfg.stage == "warm-up" or keys.shape[1] <= self.cfg.indexer.top_k:
-            return self._masked(query, latents, ctx.visible(keys.shape[1]), ctx)
-        with torch.no_grad():
-            chosen = self.indexer.choose(question, keys, seen(ctx, keys.shape[1]))
-        if ctx.cache is not None and query.shape[1] * self.cfg.indexer.top_k < keys.shape[1]:
+        n_keys, top_k = keys.shape[1], self.cfg.indexer.top_k
+        chosen = self._learn(question, keys, query, latents, ctx) if self.training else None
+        if self.cfg.stage == "warm-up" or n_keys <= top_k:
+            return self._masked(query, latents, ctx.visible(n_keys), ctx)
+        if chosen is None:
+            with torch.no_grad():
+                chosen = self.indexer.choose(question, keys, seen(ctx, n_keys))
+        if ctx.cache is not None and query.shape[1] * top_k < n_keys:
             return self.gathered(query, latents, chosen)
         return self._masked(query, latents, chosen[:, None], ctx)
 
     def _masked(self, query: Tensor, latents: Tensor, mask: Tensor | None, ctx: Context) -> Tensor:
-        cheaper = ctx.cache is not None
-        form = self.mla.cheaper_form(query.shape[1], latents.shape[1]) if cheaper else "expanded"
+        form = "expanded" if ctx.cache is None else self.mla.cheaper_form(query.shape[1], latents.shape[1])
         return self.mla.attend(query, latents, mask, form)
 
     def gathered(self, query: Tensor, latents: Tensor, chosen: Tensor) -> Tensor:
@@ -134,7 +137,8 @@ class SparseAttention(nn.Module):
         y = self.mla.attend(query.flatten(0, 1)[:, None], picked, filled.flatten(0, 1)[:, None, None], "absorbed")
         return y.view(batch, tokens, -1)
 
-    def _learn(self, question: Question, keys: Tensor, query: Tensor, latents: Tensor, ctx: Context) -> None:
+    def _learn(self, question: Question, keys: Tensor, query: Tensor, latents: Tensor, ctx: Context) -> Tensor:
+        """Add the loss and report the recall; returns what was chosen, (B, T, S) bool."""
         visible = seen(ctx, keys.shape[1])
         scores = index_scores(question, keys)
         chosen = first_largest(scores.detach().masked_fill(~visible, -torch.inf), self.cfg.indexer.top_k)
@@ -145,6 +149,7 @@ class SparseAttention(nn.Module):
         if keys.shape[1] > self.cfg.indexer.top_k:
             recall = (kept * choosing).sum() / choosing.sum().clamp(min=1)
             ctx.metrics[f"recall/{self.layer}"] = torch.where(choosing.any(), recall, 1.0)
+        return chosen
 
     @torch.no_grad()
     def _imitated(
@@ -174,12 +179,13 @@ def seen(ctx: Context, n_keys: int) -> Tensor:
     mask = ctx.visible(n_keys)
     if mask is not None:
         return mask[:, 0]
-    n_queries, device = ctx.ids.shape[1], ctx.ids.device
-    ones = torch.ones
-    return ctx.once(
-        ("seen", n_keys),
-        lambda: ones(1, n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries),
-    )
+
+    def causal() -> Tensor:
+        n_queries = ctx.ids.shape[1]
+        every = torch.ones(1, n_queries, n_keys, dtype=torch.bool, device=ctx.ids.device)
+        return every.tril(n_keys - n_queries)
+
+    return ctx.once(("seen", n_keys), causal)
 
 
 class SparseCache:
