@@ -4,8 +4,9 @@
 
 4096 tokens of width 256, 4 experts of width 128 each, chosen evenly at random, in float32 and bfloat16, for 16, 32 and
 64 experts: the same arithmetic each time. Three forms: ``minideepseek.ops.experts``; the loop over a stacked parameter
-that ``transformers`` calls eager; its grouped products. "moving" draws another routing each time, as training does,
-"fixed" repeats one: the difference is what it costs a form to meet numbers of rows that it has not seen.
+that ``transformers`` calls eager; its grouped products. The peers run as their users run them, and once more with the
+memory allocator set as our training loop sets it. "moving" draws another routing each time, as training does, "fixed"
+repeats one: the difference is what it costs a form to meet numbers of rows that it has not seen.
 
 The floor is arithmetic alone, at the speed of one expert's products with an even share of the tokens.
 """
@@ -52,6 +53,7 @@ FORMS: dict[str, Callable[[int], Form]] = {
     "transformers eager": functools.partial(peer, "eager"),
     "transformers grouped_mm": functools.partial(peer, "grouped_mm"),
 }
+CONTENDERS = ["ours", *(f"{name}{setting}" for name in list(FORMS)[1:] for setting in ("", ", our allocator"))]
 
 
 def routing(n_experts: int, generator: torch.Generator) -> Tensor:
@@ -60,7 +62,9 @@ def routing(n_experts: int, generator: torch.Generator) -> Tensor:
 
 
 def sampler(name: str) -> Callable[[], measure.Sample]:
-    keep_memory()
+    form, _, allocator = name.partition(", ")
+    if form == "ours" or allocator:
+        keep_memory()
     generator = torch.Generator().manual_seed(0)
     works: dict[str, Callable[[], None]] = {}
     for dtype_name, dtype in DTYPES.items():
@@ -71,11 +75,11 @@ def sampler(name: str) -> Callable[[], measure.Sample]:
         for n in EXPERTS:
             gate_up = torch.nn.Parameter((0.05 * draw(n, 2 * HIDDEN, WIDTH)).to(dtype))
             down = torch.nn.Parameter((0.05 * draw(n, WIDTH, HIDDEN)).to(dtype))
-            form, fixed = FORMS[name](n), routing(n, generator)
+            run, fixed = FORMS[form](n), routing(n, generator)
 
-            def work(n=n, x=x, w=weights, g=grad, gate_up=gate_up, down=down, form=form, chosen=None) -> None:
+            def work(n=n, x=x, w=weights, g=grad, gate_up=gate_up, down=down, run=run, chosen=None) -> None:
                 chosen = routing(n, generator) if chosen is None else chosen
-                form(x, gate_up, down, chosen, w).backward(g)
+                run(x, gate_up, down, chosen, w).backward(g)
                 for tensor in (x, w, gate_up, down):
                     tensor.grad = None
 
@@ -107,7 +111,7 @@ def main() -> None:
         measure.serve(sampler(args.contender))
         return
     samples = measure.interleave(
-        Path(__file__), [measure.Contender(name) for name in FORMS], rounds=args.rounds, threads=args.threads
+        Path(__file__), [measure.Contender(name) for name in CONTENDERS], rounds=args.rounds, threads=args.threads
     )
     torch.set_num_threads(args.threads)
     floors = {name: floor_seconds(dtype) for name, dtype in DTYPES.items()}
@@ -122,12 +126,12 @@ def main() -> None:
                     [
                         f"{dtype}, {n} experts, {how}",
                         f"{ours.median:.1f}",
-                        *(f"{measure.ratio(samples, name, 'ours', case):.2f}" for name in list(FORMS)[1:]),
+                        *(f"{measure.ratio(samples, name, 'ours', case):.2f}" for name in CONTENDERS[1:]),
                         doubled,
                         f"{1e3 * floors[dtype]:.1f}",
                     ]
                 )
-    header = ["", "ours, ms", *(f"{name}, times ours" for name in list(FORMS)[1:]), "x half the experts", "floor, ms"]
+    header = ["", "ours, ms", *(f"{name}, times ours" for name in CONTENDERS[1:]), "x half the experts", "floor, ms"]
     text = (
         f"# A mixture of experts, forward and backward, {args.threads} thread(s), CPU time, {args.rounds} rounds\n\n"
         f"{TOKENS} tokens of width {WIDTH}, {CHOSEN} experts of width {HIDDEN} for each. Ratios are of times, median "
