@@ -55,12 +55,13 @@ class Birkhoff:
 
         It begins with a softmax of rows and ends with columns, whose sums are therefore the more exact.
         """
-        m = logits.softmax(-1) + self.eps
-        m = m / (m.sum(-2, keepdim=True) + self.eps)
+        m = logits.movedim((-2, -1), (0, 1)).contiguous()  # tokens last: sums of four numbers each, side by side
+        m = m.softmax(1) + self.eps
+        m = m / (m.sum(0, keepdim=True) + self.eps)
         for _ in range(self.iterations - 1):
-            m = m / (m.sum(-1, keepdim=True) + self.eps)
-            m = m / (m.sum(-2, keepdim=True) + self.eps)
-        return m
+            m = m / (m.sum(1, keepdim=True) + self.eps)
+            m = m / (m.sum(0, keepdim=True) + self.eps)
+        return m.movedim((0, 1), (-2, -1))
 
 
 @dataclass(frozen=True, kw_only=True)
