@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minideepseek import UserError, ops
-from minideepseek.ops import attend, loss, reference
+from minideepseek.ops import attend, loss, matmul, reference
 from minideepseek.ops.matmul import product
 
 LAYOUTS = ["half_split", "adjacent"]
@@ -446,6 +446,20 @@ def test_product_is_one_product_whichever_library_makes_it(shape: tuple[int, int
     torch.testing.assert_close(product(a, b), a @ b.T, atol=1e-5, rtol=1e-5)
     strided = torch.randn(k, m).T
     torch.testing.assert_close(product(strided, b), strided @ b.T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [(48, 20), (20, 48)])
+def test_a_weight_gradient_reads_no_rows_with_gaps(widths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    grad, x = (torch.randn(70, width + 3, dtype=torch.float64)[:, :width] for width in widths)
+    seconds: list[Tensor] = []
+
+    def recording(a: Tensor, b: Tensor) -> Tensor:
+        seconds.append(b)
+        return a @ b.T
+
+    monkeypatch.setattr(matmul, "product", recording)
+    assert torch.allclose(matmul.weight_gradient(grad, x), grad.T @ x)
+    assert seconds[0].t().is_contiguous()
 
 
 @pytest.mark.parametrize("frozen", [0, 1])

@@ -65,10 +65,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """grad (N, F), x (N, D) -> grad.T @ x (F, D). No gradient."""
-    # The same numbers either way, but libraries like the longer side second.
+    # The same numbers either way, but libraries like the longer side second; and oneDNN takes a thousand times as long
+    # if there are gaps between its rows, as a slice of something wider has.
     if grad.shape[1] >= x.shape[1]:
-        return product(x.t(), grad.t()).t()
-    return product(grad.t(), x.t())
+        return product(x.t(), grad.contiguous().t()).t()
+    return product(grad.t(), x.contiguous().t())
 
 
 @torch.library.custom_op("minideepseek::product", mutates_args=())
