@@ -18,6 +18,7 @@ scaling     ``valleys``, ``laws_of``, ``near_optimal``, ``forecast``, ``budget_p
 text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HTML, which has every font
 experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
 latent      ``latent_diagram``, ``matrices``: latent attention
+ahead       ``chain_diagram``: a module that looks one token further
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 family      ``family``: the generations on one page
@@ -32,6 +33,7 @@ try:
 except ImportError:
     raise UserError('figures need matplotlib; install it with: pip install "minideepseek[course]"') from None
 
+from minideepseek.viz.ahead import chain_diagram
 from minideepseek.viz.answers import answer
 from minideepseek.viz.attention import attention_map, head_sharing
 from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture

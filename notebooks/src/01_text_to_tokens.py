@@ -802,7 +802,8 @@ better data deserve a larger model | DeepSeek LLM, section 3.3 | see lesson 04 |
 # **C. Two models.** A model with a loss of 2.00 nats per token reads 4.2 bytes a token; its rival has 1.60 and reads 3.1.
 # Which one predicts text better?
 #
-# Then go on to lesson 02, which builds the block that reads these numbers.
+# Then solve [the exercises](../exercises/01_text_to_tokens/01_text_to_tokens.ipynb), and go on to lesson 02, which builds
+# the block that reads these numbers.
 
 # %% jupyter={"source_hidden": true}
 turn = {rows: (1 / (128 // rows)) ** (1 / rows) for rows in range(1, 33)}

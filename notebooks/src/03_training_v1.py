@@ -714,6 +714,8 @@ GQA-8 needs an eighth of the cache | Ainslie et al., section 2.2 | {gib["V1-67B,
 # with GQA-8 and with MHA?
 #
 # Then go on to [lesson 04](04_scaling_laws.ipynb), where such runs become laws.
+#
+# Then solve [the exercises](../exercises/03_training_v1/03_training_v1.ipynb).
 
 # %% jupyter={"source_hidden": true}
 std = ((9.6 - math.log(2048)) * 2 / 128) ** 0.5
