@@ -62,6 +62,7 @@ __all__ = [
     "budget_plan",
     "canvas",
     "cards",
+    "chain_diagram",
     "curves",
     "cuts",
     "expert_slices",
