@@ -142,33 +142,33 @@ def f(x, w): return [hasattr(builtins, 'leak'), hasattr(torch, 'leak'), os.path.
 
 SPY = """
 import ctypes, os
-word = "ecila-fo-rewsna-eht"[::-1].encode()
+word, mark = "ecila-fo-rewsna-eht"[::-1].encode(), b"the spy was here"
 
 def f(x, w):
     # a write from where there is nothing fails, and ends nobody
     inn, out = os.pipe()
-    malloc, found = ctypes.CDLL(None).malloc, 0
+    malloc, leaks, seen = ctypes.CDLL(None).malloc, 0, False
     malloc.restype = ctypes.c_void_p
-    for near in (id(object()), malloc(ctypes.c_size_t(1000)), malloc(ctypes.c_size_t(2**22))):
+    own = malloc(ctypes.c_size_t(1000))
+    ctypes.memmove(own, mark, len(mark))  # so that finding nothing means something
+    for near in (id(object()), own, malloc(ctypes.c_size_t(2**22))):
         for page in range((near & -4096) - 2**27, (near & -4096) + 2**27, 4096):
             try:
                 os.write(out, (ctypes.c_char * 4096).from_address(page))
             except OSError:
                 continue
-            found += word in os.read(inn, 4096)
-    return found
+            found = os.read(inn, 4096)
+            seen |= mark in found
+            leaks += found.count(word) > 10  # of its own it has one or two; Alice's page is full of them
+    return 1000 * leaks + seen
 """
 
 
 @linux
 def test_nothing_of_an_answer_is_in_the_memory_of_the_next(sandbox):
-    def found():
-        return once(sandbox, SPY, [Step(target="f", args=(X, W))]).results[0].value
-
-    before = found()  # its own word
     for _ in range(3):
         once(sandbox, "def f(x, w): return x * w  # " + "the-answer-of-alice " * 50)
-    assert 0 < found() <= before
+    assert once(sandbox, SPY, [Step(target="f", args=(X, W))]).results[0].value == 1
 
 
 def test_a_gigabyte_of_output_is_cut_off(sandbox):
