@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Exercises 10 · V3
 #
-# Four tasks on [lesson 10](../../notebooks/10_v3.ipynb), about 70 minutes. Each has a statement, a cell for your answer,
+# Five tasks on [lesson 10](../../notebooks/10_v3.ipynb), about 75 minutes. Each has a statement, a cell for your answer,
 # and a cell that checks it at once. A check runs your cell alone, with the imports below: what your answer needs belongs
 # into its cell.
 #
@@ -63,7 +63,7 @@ def idle(config):
 
 
 # %% tags=["judge"]
-from minideepseek.judge.author import Between, Equals, Part, Same, call, checks, contract, invariant, value
+from minideepseek.judge.author import Between, Differs, Equals, Part, Same, call, checks, contract, invariant, value
 
 
 def parameters_matrix_by_matrix(config):
@@ -325,7 +325,170 @@ def _(draw):
 
 
 # %% [markdown]
-# ## 3. Paper against notes: which billions?
+# ## 3. Debug: a multiplication in eight bits
+#
+# V3 is also *trained* in FP8. Weights have a scale for each block, activations one for each token and each $b$ channels
+# (a tile of $1 \times 128$; arXiv 2412.19437, section 3.3.2). A tensor core knows nothing of scales: it multiplies $b$
+# channels of eight-bit numbers and sums them up. The sum then leaves it, is scaled, and joins the others in float32:
+#
+# $$y_{n,r} = \sum_c \; p_{n,r,c} \; \sigma^x_{n,c} \; \sigma^w_{\lfloor r/b \rfloor,\, c}, \qquad
+# p_{n,r,c} = \sum_{j \,\text{in chunk}\, c} x_{n,j}\, w_{r,j}$$
+#
+# `x` and `w` hold the eight-bit numbers, as float32 here; last chunks and blocks may be smaller.
+#
+# Somebody tried it with a single block, and it was exact. With as many blocks across as down it still runs, but **two**
+# things are wrong. Two laws show it:
+#
+# - where a token's last chunk is all zeros, the scale of that chunk must not matter;
+# - the scales of the first block of rows of $W$ concern the first $b$ outputs, and no others.
+
+
+# %% task="v3.multiply" title="A multiplication in eight bits" kind="debug" difficulty=2 minutes=15
+def multiply(x, x_scales, w, w_scales, block):
+    """x: (N, C), x_scales: (N, ceil(C/b)), w: (R, C), w_scales: (ceil(R/b), ceil(C/b)) -> (N, R), scaled x @ w.T."""
+    out = x.new_zeros(len(x), len(w))
+    for chunk, (left, right) in enumerate(zip(x.split(block, 1), w.split(block, 1), strict=True)):
+        partial = left @ right.T  # what leaves the tensor core
+        ### BEGIN SOLUTION
+        per_output = w_scales[:, chunk].repeat_interleave(block)[: len(w)]
+        out = out + partial * x_scales[:, chunk, None] * per_output
+        ### STUB
+        # per_output = w_scales[chunk].repeat_interleave(block)[: len(w)]
+        # out = (out + partial) * x_scales[:, chunk, None] * per_output
+        ### END SOLUTION
+    return out
+
+
+# %% tags=["judge"]
+def multiply_number_by_number(x, x_scales, w, w_scales, block):
+    """Every number times its own scale, then one sum for each token and output."""
+    out = x.new_zeros(len(x), len(w))
+    for n in range(len(x)):
+        for r in range(len(w)):
+            for j in range(x.shape[1]):
+                scale = x_scales[n, j // block] * w_scales[r // block, j // block]
+                out[n, r] += x[n, j] * w[r, j] * scale
+    return out
+
+
+def _multiply(
+    of_token=lambda x_scales, c: x_scales[:, c, None],
+    of_blocks=lambda w_scales, c: w_scales[:, c],
+    spread=lambda scales, block: scales.repeat_interleave(block),
+    join=lambda out, partial, scale: out + partial * scale,
+):
+    """The multiplication with one part of it wrong."""
+
+    def multiply(x, x_scales, w, w_scales, block):
+        out = x.new_zeros(len(x), len(w))
+        for c in range(w_scales.shape[1]):
+            chunk = slice(c * block, (c + 1) * block)
+            scale = of_token(x_scales, c) * spread(of_blocks(w_scales, c), block)[: len(w)]
+            out = join(out, x[:, chunk] @ w[:, chunk].T, scale)
+        return out
+
+    return multiply
+
+
+def _spread_out_first(x, x_scales, w, w_scales, block):
+    x = x * x_scales.repeat_interleave(block, 1)[:, : x.shape[1]]
+    return x @ _by_index(w, w_scales, block).T
+
+
+def _all_chunks_at_once(x, x_scales, w, w_scales, block):
+    tiles = w_scales.shape[1]
+    short = tiles * block - x.shape[1]
+    x, w = (torch.nn.functional.pad(m, (0, short)).unflatten(1, (tiles, block)) for m in (x, w))
+    rows = w_scales[torch.arange(len(w)) // block]
+    return torch.einsum("ncj,rcj,nc,rc->nr", x, w, x_scales, rows)
+
+
+@checks(
+    "v3.multiply",
+    oracle=multiply_number_by_number,
+    mistakes={
+        "sums that are scaled already are scaled again, and the weights' scales are read across": _multiply(
+            of_blocks=lambda w_scales, c: w_scales[c],
+            join=lambda out, partial, scale: (out + partial) * scale,
+        ),
+        "sums that are scaled already are scaled again with each chunk: scale what is new, then add": _multiply(
+            join=lambda out, partial, scale: (out + partial) * scale
+        ),
+        "the weights' scales are still read across: a chunk is a column of blocks, and outputs are rows": _multiply(
+            of_blocks=lambda w_scales, c: w_scales[c]
+        ),
+        "every chunk is given the scales of the last one; each has its own": _multiply(
+            of_token=lambda x_scales, c: x_scales[:, -1:],
+            of_blocks=lambda w_scales, c: w_scales[:, -1],
+        ),
+        "the scales of the activations are missing": _multiply(of_token=lambda x_scales, c: 1.0),
+        "the scales of the weights are missing": _multiply(
+            of_blocks=lambda w_scales, c: torch.ones_like(w_scales[:, c])
+        ),
+        "the weights' scales are repeated as a whole, like tiles; each belongs to neighbouring outputs": _multiply(
+            spread=lambda scales, block: scales.repeat(block)
+        ),
+        "it is divided by the scales; the numbers were divided when they were stored": _multiply(
+            join=lambda out, partial, scale: out + partial / scale
+        ),
+    },
+    alternatives=[multiply_number_by_number, _multiply(), _spread_out_first, _all_chunks_at_once],
+    hints=(
+        "Follow the first chunk's sum through the loop: by which scales has it been multiplied in the end? And which index "
+        "of w_scales counts blocks of outputs, which one chunks?",
+        "A sum gets its own chunk's scales, once, before it joins the others. The scales of a chunk are a column of "
+        "w_scales: one for each block of rows of W, that is, of outputs.",
+        "w_scales[:, chunk] instead of w_scales[chunk], and out + partial * (both scales) instead of (out + partial) * "
+        "(both scales).",
+    ),
+)
+def _(draw):
+    def case(tokens, rows, columns, block):
+        down, across = math.ceil(rows / block), math.ceil(columns / block)
+        numbers, weights = draw.normal(tokens, columns), draw.normal(rows, columns)
+        return numbers, draw.normal(tokens, across).exp(), weights, draw.normal(down, across).exp(), block
+
+    # As many blocks across as down: the bug must run to be told what is wrong with it.
+    x, x_scales, w, w_scales, block = case(draw.integer(5, 9), draw.integer(13, 16), draw.integer(13, 16), 4)
+    x[:, 12:] = 0.0
+    other_tile, other_blocks = x_scales.clone(), w_scales.clone()
+    other_tile[:, -1] *= 3
+    other_blocks[0] *= 3
+    own, others = ((1, 0, block),), ((1, block, None),)
+    yield invariant(
+        "a scale reaches what it belongs to, and nothing else",
+        2,
+        [
+            call("multiply", x, x_scales, w, w_scales, block),
+            call("multiply", x, other_tile, w, w_scales, block),
+            call("multiply", x, x_scales, w, other_blocks, block),
+        ],
+        [
+            Same(left=Part(), right=Part(step=1), says="the scale of a chunk of zeros changes the result"),
+            Same(
+                left=Part(cut=others),
+                right=Part(step=2, cut=others),
+                says="scales of the first block of rows change outputs that are not theirs",
+            ),
+            Differs(
+                left=Part(cut=own),
+                right=Part(step=2, cut=own),
+                says="the scales of the first block of rows make no difference to its outputs",
+            ),
+        ],
+    )
+    yield value(
+        "equals every number times its own scale",
+        3,
+        [
+            call("multiply", *case(draw.integer(3, 6), draw.integer(10, 12), draw.integer(10, 12), 4)),
+            call("multiply", *case(4, 14, 15, 5)),
+        ],
+    )
+
+
+# %% [markdown]
+# ## 4. Paper against notes: which billions?
 #
 # The notes beside V3's weights say: "671 B total parameters, 36.7 B activated, including 0.9 B for the embedding and 0.9 B
 # for the output head", and "MTP module: 11.5 B unique parameters". V3's tables have $129{,}280 \times 7{,}168$ numbers each.
@@ -375,7 +538,7 @@ def _(draw):
 
 
 # %% [markdown]
-# ## 4. Predict: V3 at work
+# ## 5. Predict: V3 at work
 #
 # Write down, before you run the cell below the check, each to within three percent:
 #
