@@ -543,3 +543,19 @@ def test_importing_needs_no_triton(interpreting: str) -> None:
 def test_importing_does_not_load_triton() -> None:
     code = "import sys; from minideepseek import kernels, ops; sys.exit('triton' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TRITON_INTERPRET": "0"})
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [(1, 6, 2, 300), (2, 4, 4, 40), (2, 2, 1, 513)])
+def test_attention_head_by_head_is_attention(shape: tuple[int, int, int, int], causal: bool) -> None:
+    batch, heads, groups, queries = shape
+    keys = queries + 7  # a cache goes before
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(batch, tokens, n, width, generator=generator).transpose(1, 2)  # with gaps, as a layer hands it over
+        for n, tokens, width in ((heads, queries, 24), (groups, keys, 24), (groups, keys, 16))
+    )
+    found = attend._by_head(
+        q.unflatten(1, (groups, heads // groups)), k.flatten(0, 1), v.flatten(0, 1), scale=0.3, causal=causal
+    )
+    torch.testing.assert_close(found, reference.attention(q, k, v, scale=0.3, causal=causal), atol=2e-6, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minideepseek.ops.backend import needs_grad
+from minideepseek.ops.matmul import MKL_IS_SLOW, product
 
 FEW = 4  # queries a head, up to which calls cost more than arithmetic
+
+
+LONG = 768  # queries from which a head has enough work to be taken by itself
 
 
 def attention(
@@ -50,6 +55,8 @@ def attention(
     k, v = k.flatten(0, 1), v.flatten(0, 1)
     if needs_grad(q, k, v) or torch.compiler.is_compiling():
         return _attend(q, k, v, scale, causal, hidden)[0]
+    if hidden is None and q.dtype == torch.float32 and MKL_IS_SLOW and q.shape[3] >= LONG:
+        return _by_head(q, k, v, scale, causal)
     return _forward(q, k, v, scale, causal, hidden, None)
 
 
@@ -161,6 +168,29 @@ def _forward(
             kept.append(p)
         y = (p @ v[:, :seen]).view(batch, groups, per_group, stop - start, width)
         out[:, start:stop] = y.permute(0, 3, 1, 2, 4)
+    return out.flatten(2, 3).transpose(1, 2)
+
+
+def _by_head(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> Tensor:
+    """``_forward`` of a long text, one head's block after the other, its products taken by the library that is quick.
+
+    That one multiplies no stack of matrices; but a block by itself stays in the processor's cache from the scores to
+    the weighted sum.
+    """
+    batch, groups, per_group, queries, _ = q.shape
+    keys, width = v.shape[1:]
+    out = q.new_empty(batch, queries, groups, per_group, width)
+    k, v, size = k.contiguous(), v.contiguous(), 256  # gaps between rows would stall it
+    future = q.new_full((size, size), -torch.inf).triu_(1)
+    for row, group, head in itertools.product(range(batch), range(groups), range(per_group)):
+        mine_k, mine_v = k[row * groups + group], v[row * groups + group]
+        for start in range(0, queries, size):
+            stop = min(start + size, queries)
+            seen = keys - queries + stop if causal else keys
+            scores = product(q[row, group, head, start:stop] * scale, mine_k[:seen])
+            if causal:
+                scores[:, start - stop :] += future[: stop - start, : stop - start]
+            out[row, start:stop, group, head] = product(scores.softmax(-1), mine_v[:seen].t())
     return out.flatten(2, 3).transpose(1, 2)
 
 
