@@ -91,6 +91,8 @@ class Experts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, 2 * cfg.hidden, d_model))
         self.stacked = {"gate_up": (cfg.hidden, cfg.hidden)}  # as in ``Linear``, of each expert
         self.down = nn.Parameter(torch.empty(cfg.n_experts, d_model, cfg.hidden))
+        for matrices in (self.gate_up, self.down):  # as a layer by itself; a Transformer draws all its weights anew
+            nn.init.normal_(matrices, std=matrices.shape[-1] ** -0.5)
         self.shared = FeedForward(SwiGLU(hidden=cfg.n_shared * cfg.hidden), d_model) if cfg.n_shared else None
         self.register_buffer("load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False)
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)

@@ -141,6 +141,7 @@ class Router(nn.Module):
         cfg.check(n_experts)
         self.cfg = cfg
         self.weight = nn.Parameter(torch.empty(n_experts, d_model))
+        nn.init.normal_(self.weight, std=d_model**-0.5)
         self.register_buffer("bias", torch.zeros(n_experts, dtype=torch.float32) if cfg.bias else None)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:

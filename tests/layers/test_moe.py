@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minideepseek import ops
+from minideepseek.context import Context
 from minideepseek.layers import (
     Capacity,
     CommunicationBalance,
@@ -412,3 +413,10 @@ def test_nothing_falls_outside_of_training():
     ids = torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(0))
     assert torch.equal(model(ids), plain(ids))
     assert not torch.equal(model.train()(ids), plain.train()(ids))
+
+
+def test_a_layer_built_by_itself_starts_with_numbers_of_a_sensible_size():
+    layer = MoE(n_experts=8, hidden=32, n_shared=1, router=TopK(k=2)).build(64, 0)
+    x = torch.randn(1, 50, 64, generator=torch.Generator().manual_seed(0))
+    y = layer(x, Context(positions=torch.arange(50), ids=torch.zeros(1, 50, dtype=torch.int64)))
+    assert 0.05 < y.std() < 2
