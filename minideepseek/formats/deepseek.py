@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minideepseek.errors import UserError
 from minideepseek.formats.attention import Attention, attention_tensors, write_attention
-from minideepseek.formats.entry import Entry, refuse_unless, require
+from minideepseek.formats.entry import Entry, assemble, refuse_unless, require
 from minideepseek.layers.balance import ExpertBalance
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
@@ -64,7 +63,8 @@ def read_model(
     """
     refuse_unless(config, "hidden_act", "silu")
     refuse_unless(config, "moe_layer_freq", 1)
-    try:
+
+    def layers() -> dict[str, Any]:
         n_layers = require(config, "num_hidden_layers")
         dense = min(require(config, "first_k_dense_replace"), n_layers)
         ffn: tuple[SwiGLU | MoE, ...] = ()
@@ -72,20 +72,9 @@ def read_model(
             ffn = (SwiGLU(hidden=require(config, "intermediate_size")),) * dense
         if dense < n_layers:
             ffn += (_read_mixture(config, router()),) * (n_layers - dense)
-        return ModelConfig(
-            d_model=require(config, "hidden_size"),
-            n_layers=n_layers,
-            attention=attention(config),
-            ffn=ffn,
-            vocab_size=require(config, "vocab_size"),
-            max_seq_len=require(config, "max_position_embeddings"),
-            norm_eps=require(config, "rms_norm_eps", float),
-            init_std=require(config, "initializer_range", float) if "initializer_range" in config else None,
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"the fields do not make a model: {error}") from None
+        return {"attention": attention(config), "ffn": ffn}
+
+    return assemble(config, layers)
 
 
 def _read_mixture(config: Mapping[str, Any], router: TopK) -> MoE:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from minideepseek.errors import UserError
+from minideepseek.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,28 @@ def require(config: Mapping[str, Any], key: str, kind: type = int) -> Any:
     if type(value) is not kind:
         raise UserError(f"{key} is {value!r}, where {kind.__name__} is expected")
     return value
+
+
+def assemble(config: Mapping[str, Any], layers: Callable[[], Mapping[str, Any]]) -> ModelConfig:
+    """A model of ``layers()``, its ``attention`` and ``ffn``, with the fields that every architecture names alike.
+
+    Raises:
+        UserError: a field is missing, of another type or contradicts another.
+    """
+    try:
+        return ModelConfig(
+            d_model=require(config, "hidden_size"),
+            n_layers=require(config, "num_hidden_layers"),
+            vocab_size=require(config, "vocab_size"),
+            max_seq_len=require(config, "max_position_embeddings"),
+            norm_eps=require(config, "rms_norm_eps", float),
+            init_std=require(config, "initializer_range", float) if "initializer_range" in config else None,
+            **layers(),
+        )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"the fields do not make a model: {error}") from None
 
 
 def refuse_unless(config: Mapping[str, Any], key: str, allowed: Any) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minideepseek.errors import UserError
 from minideepseek.formats.attention import gqa_obstacle, gqa_tensors, read_gqa, write_gqa
 from minideepseek.formats.deepseek import swiglu_tensors
-from minideepseek.formats.entry import Entry, refuse_unless, require
+from minideepseek.formats.entry import Entry, assemble, refuse_unless, require
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.swiglu import SwiGLU
 from minideepseek.model import ModelConfig
@@ -35,21 +34,9 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
     """
     for key, allowed in (("hidden_act", "silu"), ("mlp_bias", False), ("quantization_config", None)):
         refuse_unless(config, key, allowed)
-    try:
-        return ModelConfig(
-            d_model=require(config, "hidden_size"),
-            n_layers=require(config, "num_hidden_layers"),
-            attention=read_gqa(config),
-            ffn=SwiGLU(hidden=require(config, "intermediate_size")),
-            vocab_size=require(config, "vocab_size"),
-            max_seq_len=require(config, "max_position_embeddings"),
-            norm_eps=require(config, "rms_norm_eps", float),
-            init_std=require(config, "initializer_range", float) if "initializer_range" in config else None,
-        )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"the fields do not make a model: {error}") from None
+    return assemble(
+        config, lambda: {"attention": read_gqa(config), "ffn": SwiGLU(hidden=require(config, "intermediate_size"))}
+    )
 
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
