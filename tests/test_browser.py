@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import textwrap
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +79,13 @@ def address(notebook: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield f"{base}/lab/tree/notebooks/{notebook.name}?reset&token={token}"
 
 
+def kernel_is_connected(address: str) -> bool:
+    """Does the server know a kernel that the page listens to? The page itself says "idle" before it has any."""
+    base, query = address.split("/lab/tree/")[0], address.rpartition("?")[2]
+    with urllib.request.urlopen(f"{base}/api/kernels?{query}", timeout=30) as answer:
+        return any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in json.load(answer))
+
+
 def test_a_lesson_runs_in_jupyterlab_and_its_slider_redraws_one_picture(
     browser: str, address: str, tmp_path: Path
 ) -> None:
@@ -88,7 +98,12 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_redraws_one_picture(
         page = context.new_page()
         page.goto(address)
         kernel = page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]").first
-        expect(kernel).to_be_visible(timeout=90_000)  # "Run" before the kernel is there would open a dialogue
+        expect(kernel).to_be_visible(timeout=90_000)
+        deadline = time.monotonic() + 120
+        while not kernel_is_connected(address):  # "Run" before that would clear the outputs and run nothing
+            assert time.monotonic() < deadline, "JupyterLab did not connect the lesson to a kernel within two minutes"
+            page.wait_for_timeout(200)
+        expect(kernel).to_be_visible(timeout=90_000)
 
         # Before anything has run: the committed picture, and no control that could not work.
         expect(page.locator(".jp-OutputArea img").first).to_be_visible(timeout=30_000)
@@ -98,6 +113,8 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_redraws_one_picture(
 
         page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        begun = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first
+        expect(begun).to_be_visible(timeout=60_000)
         expect(page.locator(".noUi-handle").first).to_be_visible(timeout=400_000)
         expect(page.locator(".jp-InputPrompt", has_text="*")).to_have_count(0, timeout=400_000)
         errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]')
