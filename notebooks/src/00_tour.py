@@ -62,7 +62,7 @@ family(title="Seven steps in two and a half years, each a small difference from 
 # ## 3 · The idea in ten lines: a generation is a difference
 #
 # The package holds each model as a **config**, a composition of parts, and each generation as what it changes in the
-# one before. [generations.py](../minideepseek/generations.py) is that chain. So the question "what is new in V3?" has
+# one before. [generations](../minideepseek/generations/__init__.py) is that chain. So the question "what is new in V3?" has
 # a short answer that a cell can compute:
 
 
