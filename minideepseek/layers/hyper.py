@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minideepseek import ops
 from minideepseek.layers.norm import RMSNorm
-from minideepseek.ops.reference import wide
 
 # How mHC's static part starts is not published. Ours starts as hyper-connections do, softly: each sub-layer reads
 # mostly one stream, in turn, and streams mostly stay themselves. Were all alike, streams would never come to differ;
@@ -55,13 +54,7 @@ class Birkhoff:
 
         It begins with a softmax of rows and ends with columns, whose sums are therefore the more exact.
         """
-        m = logits.movedim((-2, -1), (0, 1)).contiguous()  # tokens last: sums of four numbers each, side by side
-        m = m.softmax(1) + self.eps
-        m = m / (m.sum(0, keepdim=True) + self.eps)
-        for _ in range(self.iterations - 1):
-            m = m / (m.sum(1, keepdim=True) + self.eps)
-            m = m / (m.sum(0, keepdim=True) + self.eps)
-        return m.movedim((0, 1), (-2, -1))
+        return ops.sinkhorn(logits, self.iterations, self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +138,14 @@ class Maps(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, T, n, D) -> the parts, (B, T, size) each, or (size,) where they are static; float32 at least."""
-        flat = wide(x.flatten(-2))
-        static = self.base.to(flat.dtype).split(self.sizes)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        static = self.base.to(dtype).split(self.sizes)
         if self.weight is None or self.gate is None:
             return list(static)
-        raw = F.rms_norm(flat, flat.shape[-1:], eps=self.norm_eps) @ self.weight.to(flat.dtype).T
+        raw = ops.rms_linear(x.flatten(-2), self.weight, self.norm_eps)
         if self.cfg.manifold is None:
             raw = raw.tanh()
-        return [b + g * r for b, g, r in zip(static, self.gate.to(flat.dtype), raw.split(self.sizes, -1), strict=True)]
+        return [b + g * r for b, g, r in zip(static, self.gate.to(dtype), raw.split(self.sizes, -1), strict=True)]
 
 
 class Mixing(Maps):
@@ -184,9 +177,8 @@ class Mixing(Maps):
     def read(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x (B, T, n, D) -> what the sub-layer reads (B, T, D); mixed streams, and how its output is written."""
         read, write, mix = self.maps(x)
-        # One product reads the streams once, for the sub-layer and for themselves.
-        both = torch.cat([read[..., None, :], mix], dim=-2) @ x.to(mix.dtype)
-        return both[..., 0, :].to(x.dtype), (both[..., 1:, :], write)
+        h, mixed = ops.read_streams(x, read, mix)
+        return h, (mixed, write)
 
 
 class Links(nn.Module):
@@ -208,8 +200,7 @@ class Links(nn.Module):
 
     def leave(self, y: Tensor, kept: Any) -> Tensor:
         """A sub-layer's output (B, T, D) -> streams (B, T, n, D)."""
-        mixed, write = kept
-        return (mixed + write[..., None] * y[..., None, :]).to(y.dtype)
+        return ops.write_streams(*kept, y)
 
 
 class Ends(nn.Module):

@@ -12,6 +12,7 @@ from minideepseek.ops.loss import linear_cross_entropy
 from minideepseek.ops.matmul import linear
 from minideepseek.ops.norm import add_rms_norm, rms_norm
 from minideepseek.ops.rotary import rope
+from minideepseek.ops.streams import read_streams, rms_linear, sinkhorn, write_streams
 
 __all__ = [
     "add_rms_norm",
@@ -20,7 +21,11 @@ __all__ = [
     "experts",
     "linear",
     "linear_cross_entropy",
+    "read_streams",
+    "rms_linear",
     "rms_norm",
     "rope",
+    "sinkhorn",
     "swiglu",
+    "write_streams",
 ]

@@ -46,9 +46,9 @@ def _gains(x: Tensor) -> bool:
     return on_cpu(x) and x.dtype != torch.float64
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient."""
-    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < 2**14 or not MKL_IS_SLOW:
+def product(a: Tensor, b: Tensor, *, small: int = 2**14) -> Tensor:
+    """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient. Of fewer than ``small`` elements, ``b`` is left to MKL."""
+    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < small or not MKL_IS_SLOW:
         return F.linear(a, b)
     if torch.compiler.is_compiling():
         return _opaque_product(a, b)

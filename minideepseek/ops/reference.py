@@ -37,9 +37,11 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half_split") -> Ten
     return torch.stack([a * cos - b * sin, a * sin + b * cos], axis).flatten(-2).to(x.dtype)
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor, limit: float | None = None) -> Tensor:
     """See ``ops.swiglu``."""
     gate, up = gate_up.chunk(2, -1)
+    if limit is not None:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
     return F.silu(gate) * up
 
 
@@ -65,11 +67,40 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)
 
 
-def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def experts(
+    x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None = None
+) -> Tensor:
     """See ``ops.experts``."""
     out = torch.zeros_like(x)
     for expert in range(gate_up.shape[0]):
         token, choice = (indices == expert).nonzero(as_tuple=True)
-        y = swiglu(x[token] @ gate_up[expert].T) @ down[expert].T
+        y = swiglu(x[token] @ gate_up[expert].T, limit) @ down[expert].T
         out = out.index_add(0, token, (y * weights[token, choice, None]).to(x.dtype))
     return out
+
+
+def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
+    """See ``ops.sinkhorn``."""
+    m = logits.softmax(-1) + eps
+    m = m / (m.sum(-2, keepdim=True) + eps)
+    for _ in range(iterations - 1):
+        m = m / (m.sum(-1, keepdim=True) + eps)
+        m = m / (m.sum(-2, keepdim=True) + eps)
+    return m
+
+
+def rms_linear(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """See ``ops.rms_linear``."""
+    x = wide(x)
+    return F.rms_norm(x, x.shape[-1:], eps=eps) @ weight.to(x.dtype).T
+
+
+def read_streams(x: Tensor, read: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    """See ``ops.read_streams``."""
+    both = torch.cat([read[..., None, :], mix], dim=-2) @ x.to(mix.dtype)
+    return both[..., 0, :].to(x.dtype), both[..., 1:, :]
+
+
+def write_streams(mixed: Tensor, write: Tensor, y: Tensor) -> Tensor:
+    """See ``ops.write_streams``."""
+    return (mixed + write[..., None] * y[..., None, :]).to(y.dtype)
