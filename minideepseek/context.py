@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 class LayerCache(Protocol):
-    """What one attention layer keeps between calls. Each attention's file defines its own."""
+    """What one attention layer keeps between calls. Each attention's file defines its own.
+
+    One that keeps only the last tokens also says how many may be taken back, as ``spare``.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -66,6 +69,8 @@ class Context:
         segments: (B, T) int64 document numbers of a packed batch; a token sees only its own document.
         cache: the decode state, or None for a pass without one.
         columns: columns of the cache in use before and after this pass.
+        lengths: (B,) int64 how many of each row's tokens are tokens; the rest, on its right, is padding. Only caches
+            that forget ask: elsewhere what padding writes is overwritten before anyone may look. None: all.
         losses: what layers added to the objective, already weighted.
         metrics: what layers report without training on it.
     """
@@ -75,6 +80,7 @@ class Context:
     segments: Tensor | None = None
     cache: Cache | None = None
     columns: tuple[int, int] = (0, 0)
+    lengths: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     _memo: dict[Hashable, Any] = field(default_factory=dict)
@@ -88,6 +94,13 @@ class Context:
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
+
+    def starts(self) -> int | Tensor:
+        """How many tokens of the cache's text came before this pass: a number, or (B,) where the rows differ."""
+        if self.positions.ndim == 1:
+            return self.columns[0]
+        # From the end: what would stand before the beginning of a text stands at position 0 (``generate.speculate``).
+        return self.positions[:, -1] - (self.positions.shape[1] - 1)
 
     def visible(self, n_keys: int) -> Tensor | None:
         """Which keys each query may see, or None where plain causal order says it all.
