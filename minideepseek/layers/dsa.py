@@ -103,38 +103,42 @@ class SparseAttention(nn.Module):
         chosen = self._learn(question, keys, query, latents, ctx) if self.training else None
         if self.cfg.stage == "warm-up" or n_keys <= top_k:
             return self._masked(query, latents, ctx.visible(n_keys), ctx)
+        if chosen is None and ctx.cache is not None and query.shape[1] * top_k < n_keys:
+            return self.gathered(query, latents, *self._pick(question, keys, ctx))
         if chosen is None:
             with torch.no_grad():
                 chosen = self.indexer.choose(question, keys, seen(ctx, n_keys))
-        if ctx.cache is not None and query.shape[1] * top_k < n_keys:
-            return self.gathered(query, latents, chosen)
         return self._masked(query, latents, chosen[:, None], ctx)
+
+    @torch.no_grad()
+    def _pick(self, question: Question, keys: Tensor, ctx: Context) -> tuple[Tensor, Tensor | None]:
+        n_keys = keys.shape[1]
+        if ctx.ids.shape[1] == 1 and ctx.visible(n_keys) is None:  # the last token sees everything, and reads k of it
+            return self.indexer.pick(question, keys, None).places, None
+        return self.indexer.pick(question, keys, seen(ctx, n_keys))
 
     def _masked(self, query: Tensor, latents: Tensor, mask: Tensor | None, ctx: Context) -> Tensor:
         form = "expanded" if ctx.cache is None else self.mla.cheaper_form(query.shape[1], latents.shape[1])
         return self.mla.attend(query, latents, mask, form)
 
-    def gathered(self, query: Tensor, latents: Tensor, chosen: Tensor) -> Tensor:
+    def gathered(self, query: Tensor, latents: Tensor, places: Tensor, there: Tensor | None = None) -> Tensor:
         """Attend to the chosen latents alone.
 
         Args:
             query: (B, T, H, d_nope + d_rope), rotated.
             latents: (B, S, d_c + d_r).
-            chosen: (B, T, S) bool, at most k True in a row.
+            places: (B, T, k) int64, which of them each query reads.
+            there: (B, T, k) bool, False where a place only fills up the row; None where none does.
 
         Returns:
             (B, T, D).
         """
-        batch, tokens, n_keys = chosen.shape
-        k = min(self.cfg.indexer.top_k, n_keys)
-        # Ranks place the chosen columns side by side, in order; columns that are not chosen share one place more.
-        rank = chosen.cumsum(-1)
-        columns = torch.arange(n_keys, device=chosen.device).expand_as(chosen)
-        places = rank.new_zeros(batch, tokens, k + 1).scatter_(-1, (rank - 1).masked_fill(~chosen, k), columns)[..., :k]
-        filled = torch.arange(k, device=chosen.device) < rank[..., -1:]  # a short row has fewer tokens than k
-        rows = torch.arange(batch, device=chosen.device)[:, None, None]
-        picked = latents[rows, places].flatten(0, 1)  # (B·T, k, d_c + d_r): each query is a row with texts of its own
-        y = self.mla.attend(query.flatten(0, 1)[:, None], picked, filled.flatten(0, 1)[:, None, None], "absorbed")
+        batch, tokens, k = places.shape
+        # Row by row the library copies whole latents; one index for all rows would make it go number by number.
+        rows = [row.index_select(0, place) for row, place in zip(latents, places.flatten(1), strict=True)]
+        own = (rows[0] if batch == 1 else torch.cat(rows)).view(batch * tokens, k, -1)  # each query has its own text
+        mask = None if there is None else there.flatten(0, 1)[:, None, None]
+        y = self.mla.attend(query.flatten(0, 1)[:, None], own, mask, "absorbed")
         return y.view(batch, tokens, -1)
 
     def _learn(self, question: Question, keys: Tensor, query: Tensor, latents: Tensor, ctx: Context) -> Tensor:

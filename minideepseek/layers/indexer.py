@@ -106,6 +106,11 @@ class LightningIndexer(nn.Module):
             pieces.append(first_largest(scores.masked_fill_(~visible[:, part], -torch.inf), self.cfg.top_k))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
+    def pick(self, question: Question, keys: Tensor, visible: Tensor | None) -> Picked:
+        """``choose`` for a few queries, by place; ``visible`` None where they see everything."""
+        scores = index_scores(question, keys)
+        return picked(scores if visible is None else scores.masked_fill_(~visible, -torch.inf), self.cfg.top_k)
+
 
 def index_scores(question: Question, keys: Tensor) -> Tensor:
     """I of every query and every key (B, S, d^I), whatever may be seen: (B, T, S), float32 at least."""
@@ -128,18 +133,37 @@ def _few(question: Question, keys: Tensor) -> Tensor:
     return torch.cat([product @ weight[..., None] for product, weight in each], -1).mT
 
 
-def first_largest(scores: Tensor, k: int) -> Tensor:
-    """The k largest of each row as a bool mask like ``scores``; of equal ones the first, and never one at -inf.
+class Picked(NamedTuple):
+    """Which keys each query reads, by place.
+
+    places: (B, T, k) int64, in the order of the text.
+    there: (B, T, k) bool; False fills up the row of a query that sees fewer than k.
+    """
+
+    places: Tensor
+    there: Tensor
+
+
+def picked(scores: Tensor, k: int) -> Picked:
+    """The k largest of each row (..., S), or all S where there are fewer; of equal ones the first, and none at -inf.
 
     ``torch.topk`` takes equal ones as it happens to visit them, so that a text read in pieces would differ from the
-    same text read at once.
+    same text read at once. Here no two are equal: a float32 is read as the whole number that orders alike, and below
+    it stands the place. (Scores of more bits are compared as float32.)
     """
+    bits = (scores.to(torch.float32) + 0.0).view(torch.int32)  # + 0.0 makes one zero of two
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # of two negative floats the larger has the smaller bits
+    unique = (ordered.to(torch.int64) << 32) - torch.arange(scores.shape[-1], device=scores.device)
+    places = unique.topk(min(k, scores.shape[-1]), dim=-1, sorted=False).indices.sort(-1).values
+    return Picked(places, scores.gather(-1, places) > -torch.inf)
+
+
+def first_largest(scores: Tensor, k: int) -> Tensor:
+    """``picked`` as a bool mask like ``scores``."""
     if k >= scores.shape[-1]:
         return scores > -torch.inf
-    edge = scores.topk(k, dim=-1).values[..., -1:]
-    above, level = scores > edge, scores == edge
-    room = k - above.sum(-1, keepdim=True)
-    return (above | (level & (level.cumsum(-1, dtype=torch.int32) <= room))) & (scores > -torch.inf)
+    places, there = picked(scores, k)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, places, there)
 
 
 def index_loss(scores: Tensor, target: Tensor, allowed: Tensor) -> Tensor:

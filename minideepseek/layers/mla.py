@@ -182,16 +182,18 @@ class LatentAttention(nn.Module):
         return y.transpose(1, 2)  # (B, T, H, d_value)
 
     def _absorbed(self, query: Tensor, latents: Tensor, how: dict) -> Tensor:
-        cfg = self.cfg
+        cfg, (batch, tokens) = self.cfg, query.shape[:2]
         up = self.latent_up.weight.view(cfg.n_heads, cfg.d_nope + cfg.d_value, cfg.d_latent)
         up_key, up_value = up.split([cfg.d_nope, cfg.d_value], dim=1)  # (H, d_nope | d_value, d_c)
-        nope, turned = query.transpose(1, 2).split([cfg.d_nope, cfg.d_rope], dim=-1)  # (B, H, T, ...)
-        query = torch.cat([nope @ up_key, turned], dim=-1)  # (B, H, T, d_c + d_r)
+        # Each head's matrix meets the queries of all rows in one product; row by row it would be read B times over.
+        nope, turned = query.permute(2, 0, 1, 3).flatten(1, 2).split([cfg.d_nope, cfg.d_rope], dim=-1)  # (H, B·T, ...)
+        query = torch.cat([torch.bmm(nope, up_key), turned], dim=-1).unflatten(1, (batch, tokens)).transpose(0, 1)
         # One key head for all, whose value is the latent part of the key itself. Summing the rotary part along with it
         # and dropping that costs less than reading the latents around it.
         keys = latents[:, None]
         y = ops.attention(query, keys, keys, **how)[..., : cfg.d_latent]  # (B, H, T, d_c)
-        return (y @ up_value.transpose(1, 2)).transpose(1, 2)
+        values = torch.bmm(up_value, y.transpose(0, 1).flatten(1, 2).mT)  # (H, d_value, B·T): the quicker order
+        return values.unflatten(2, (batch, tokens)).permute(2, 3, 0, 1)
 
     def new_cache(self, batch_size: int, max_len: int) -> LatentCache:
         """An empty cache for ``max_len`` tokens a row; it grows beyond by doubling."""
