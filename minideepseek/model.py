@@ -111,7 +111,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.attention = attention.build(cfg.d_model, layer)
         self.ffn_norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.ffn = ffn.build(cfg.d_model, layer)
+        self.ffn = ffn.build(cfg.d_model, layer, cfg.vocab_size)
         self.residual = cfg.residual.build(cfg.d_model, cfg.norm_eps, layer)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:

@@ -111,7 +111,7 @@ def test_loss_of_packed_documents_is_that_of_separate_ones() -> None:
 class Reporting:
     """A feed-forward that does nothing but report, as a mixture of experts would."""
 
-    def build(self, d_model: int, layer: int) -> nn.Module:
+    def build(self, d_model: int, layer: int, vocab_size: int) -> nn.Module:
         class Module(nn.Module):
             def forward(self, x: Tensor, ctx: Context) -> Tensor:
                 ctx.add_loss("balance", x.square().mean())

@@ -60,6 +60,11 @@ CASES: dict[str, Callable[[], tuple[Callable[..., object], Callable[..., object]
     "rms_norm": lambda: (ops.rms_norm, reference.rms_norm, (leaf(3, 5, 7), leaf(7))),
     "add_rms_norm": lambda: (ops.add_rms_norm, reference.add_rms_norm, (leaf(3, 7), leaf(3, 7), leaf(7))),
     "swiglu": lambda: (ops.swiglu, reference.swiglu, (leaf(3, 5, 14),)),
+    "swiglu with a limit": lambda: (
+        lambda x: ops.swiglu(x, 0.7),
+        lambda x: reference.swiglu(x, 0.7),
+        (leaf(3, 5, 14),),
+    ),
     "linear": lambda: (ops.linear, F.linear, (leaf(3, 5, 7), leaf(4, 7))),
 }
 
@@ -200,8 +205,9 @@ def test_swiglu_refuses_an_odd_width() -> None:
 
 def test_swiglu_in_bfloat16_gives_the_very_gradient_of_autograd() -> None:
     x, g = torch.randn(64, 32).bfloat16().requires_grad_(), torch.randn(64, 16).bfloat16()
-    ours = torch.autograd.grad(ops.swiglu(x), x, g)[0]
-    assert torch.equal(ours, torch.autograd.grad(reference.swiglu(x), x, g)[0])
+    for limit in (None, 0.75):
+        ours = torch.autograd.grad(ops.swiglu(x, limit), x, g)[0]
+        assert torch.equal(ours, torch.autograd.grad(reference.swiglu(x, limit), x, g)[0])
 
 
 # -------------------------------------------------------------------------------------------------------- attention

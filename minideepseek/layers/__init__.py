@@ -5,6 +5,7 @@ from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.hyper import Birkhoff, HyperConnections
+from minideepseek.layers.hashed import HashRouting
 from minideepseek.layers.indexer import Indexer
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
@@ -31,6 +32,7 @@ __all__ = [
     "Indexer",
     "LossFree",
     "MoE",
+    "HashRouting",
     "RMSNorm",
     "Residual",
     "RoPE",

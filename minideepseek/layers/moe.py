@@ -16,7 +16,7 @@ from minideepseek import ops
 from minideepseek.context import Context
 from minideepseek.layers.balance import BalanceLoss, LossFree, load, load_variation, max_violation
 from minideepseek.layers.capacity import Capacity
-from minideepseek.layers.router import Router, TopK
+from minideepseek.layers.spec import RouterSpec
 from minideepseek.layers.swiglu import FeedForward, SwiGLU
 
 
@@ -32,21 +32,25 @@ class MoE:
         balance: losses that even the load while training.
         loss_free: correction of the router's bias after each step; needs ``router.bias``.
         capacity: while training, drop what goes beyond it; None drops nothing.
+        limit: of SwiGLU in all experts, as in ``SwiGLU``.
     """
 
     n_experts: int
     hidden: int
-    router: TopK
+    router: RouterSpec
     n_shared: int = 0
     balance: tuple[BalanceLoss, ...] = ()
     loss_free: LossFree | None = None
     capacity: Capacity | None = None
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.n_experts < 1 or self.hidden < 1 or self.n_shared < 0:
             raise ValueError(
                 f"n_experts={self.n_experts}, hidden={self.hidden}, n_shared={self.n_shared} make no mixture"
             )
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"limit={self.limit} must be positive, or None")
         self.router.check(self.n_experts)
         for balance in self.balance:
             balance.check(self.n_experts)
@@ -55,9 +59,9 @@ class MoE:
         if self.loss_free is not None and not self.router.bias:
             raise ValueError("loss_free corrects the router's bias: give the router bias=True")
 
-    def build(self, d_model: int, layer: int) -> Experts:
-        """The module for one layer."""
-        return Experts(self, d_model)
+    def build(self, d_model: int, layer: int, vocab_size: int = 0) -> Experts:
+        """The module for one layer; a router with a table asks for the size of the vocabulary."""
+        return Experts(self, d_model, layer, vocab_size)
 
     def n_params(self, d_model: int) -> int:
         """Parameters of one layer: routed and shared experts, router. The bias is a buffer."""
@@ -84,16 +88,17 @@ class Experts(nn.Module):
     load: Tensor
     dropped: Tensor
 
-    def __init__(self, cfg: MoE, d_model: int) -> None:
+    def __init__(self, cfg: MoE, d_model: int, layer: int, vocab_size: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.router = Router(cfg.router, d_model, cfg.n_experts)
+        self.router = cfg.router.build(d_model, cfg.n_experts, layer, vocab_size)
         self.gate_up = nn.Parameter(torch.empty(cfg.n_experts, 2 * cfg.hidden, d_model))
         self.stacked = {"gate_up": (cfg.hidden, cfg.hidden)}  # as in ``Linear``, of each expert
         self.down = nn.Parameter(torch.empty(cfg.n_experts, d_model, cfg.hidden))
         for matrices in (self.gate_up, self.down):  # as a layer by itself; a Transformer draws all its weights anew
             nn.init.normal_(matrices, std=matrices.shape[-1] ** -0.5)
-        self.shared = FeedForward(SwiGLU(hidden=cfg.n_shared * cfg.hidden), d_model) if cfg.n_shared else None
+        shared = SwiGLU(hidden=cfg.n_shared * cfg.hidden, limit=cfg.limit) if cfg.n_shared else None
+        self.shared = None if shared is None else FeedForward(shared, d_model)
         self.register_buffer("load", torch.zeros(cfg.n_experts, dtype=torch.int64), persistent=False)
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
 
@@ -110,7 +115,7 @@ class Experts(nn.Module):
                 keep = self.cfg.capacity.keep(routing, ctx.ids)
                 self.dropped += (~keep).sum()
                 weights = weights * keep
-        y = ops.experts(rows, self.gate_up, self.down, routing.experts, weights).view_as(x)
+        y = ops.experts(rows, self.gate_up, self.down, routing.experts, weights, self.cfg.limit).view_as(x)
         return y if self.shared is None else y + self.shared(x, ctx)
 
     @torch.no_grad()

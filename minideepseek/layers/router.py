@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minideepseek.context import Context
 
-Affinity = Literal["softmax", "sigmoid"]
+Affinity = Literal["softmax", "sigmoid", "sqrt-softplus"]
+AFFINITIES: dict[Affinity, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "sqrt-softplus": lambda logits: F.softplus(logits).sqrt(),
+}
 
 
 class Routing(NamedTuple):
@@ -58,10 +64,10 @@ class TopK:
 
     Attributes:
         k: experts for each token, K_r.
-        affinity: what turns the product into a score: softmax over the experts (DeepSeekMoE, V2), or the sigmoid of
-            each by itself (V3).
+        affinity: what turns the product into a score: softmax over the experts (DeepSeekMoE, V2), the sigmoid of each
+            by itself (V3), or sqrt(softplus), which does not saturate (V4, section 2.1).
         groups: only the best groups take part; None lets all.
-        normalise: weights are divided by their sum (V3).
+        normalise: weights are divided by their sum (V3, V4).
         scale: multiplies the weights.
         bias: keep a correction for each expert, added to the scores for the choice alone (V3, eq. 16).
     """
@@ -76,8 +82,8 @@ class TopK:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"k={self.k}: a token needs at least one expert")
-        if self.affinity not in ("softmax", "sigmoid"):
-            raise ValueError(f"affinity={self.affinity!r}: choose 'softmax' or 'sigmoid'")
+        if self.affinity not in AFFINITIES:
+            raise ValueError(f"affinity={self.affinity!r}: choose {', '.join(map(repr, AFFINITIES))}")
 
     def check(self, n_experts: int) -> None:
         """Refuse numbers that do not fit together.
@@ -93,17 +99,34 @@ class TopK:
         if self.k > reachable:
             raise ValueError(f"k={self.k} experts are wanted, but only {reachable} can be reached")
 
+    def build(self, d_model: int, n_experts: int, layer: int, vocab_size: int) -> Router:
+        """The module for one layer; neither its number nor the vocabulary matters here."""
+        return Router(self, d_model, n_experts)
+
     def route(self, logits: Tensor, bias: Tensor | None = None) -> Routing:
         """logits (N, E) float32, bias (E,) -> who goes where."""
-        scores = logits.softmax(-1) if self.affinity == "softmax" else logits.sigmoid()
+        scores = AFFINITIES[self.affinity](logits)
         choice = scores.detach() if bias is None else scores.detach() + bias
         if self.groups is not None and self.groups.limit < self.groups.n:
             choice = best_groups_only(choice, self.groups)
         experts = first_top_k(choice, self.k)
+        return Routing(experts, self.weigh(scores, experts), scores)
+
+    def score(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Affinities (N, E) of tokens x (N, D) with experts of rows (E, D), in float32 at least."""
+        return AFFINITIES[self.affinity](_logits(x, weight))
+
+    def weigh(self, scores: Tensor, experts: Tensor) -> Tensor:
+        """What the outputs of the chosen experts (N, K) are multiplied by, given affinities (N, E)."""
         weights = scores.gather(1, experts)
         if self.normalise:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return Routing(experts, weights * self.scale, scores)
+        return weights * self.scale
+
+
+def _logits(x: Tensor, weight: Tensor) -> Tensor:
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.to(wide) @ weight.to(wide).T
 
 
 def first_top_k(scores: Tensor, k: int) -> Tensor:
@@ -154,5 +177,4 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> Routing:
         """x: (N, D) -> where each token goes."""
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return self.cfg.route(x.to(wide) @ self.weight.to(wide).T, self.bias)
+        return self.cfg.route(_logits(x, self.weight), self.bias)

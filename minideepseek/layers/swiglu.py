@@ -18,15 +18,19 @@ class SwiGLU:
     Attributes:
         hidden: inner width. V1 uses about 8/3 of the model width, which makes three matrices cost what two of
             four times the width would.
+        limit: clamp what gate and up give, see ``ops.swiglu`` (V4: 10); None does not.
     """
 
     hidden: int
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.hidden < 1:
             raise ValueError(f"hidden={self.hidden}: the inner width must be positive")
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"limit={self.limit} must be positive, or None")
 
-    def build(self, d_model: int, layer: int) -> FeedForward:
+    def build(self, d_model: int, layer: int, vocab_size: int = 0) -> FeedForward:
         """The module for one layer."""
         return FeedForward(self, d_model)
 
@@ -50,4 +54,4 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
         """x: (B, T, D) -> (B, T, D)."""
-        return self.down(ops.swiglu(self.gate_up(x)))
+        return self.down(ops.swiglu(self.gate_up(x), self.cfg.limit))

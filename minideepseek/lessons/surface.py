@@ -101,10 +101,17 @@ def _form(thing: Any) -> Form:
         try:
             # Without annotations: their text differs between Python versions, and they change no result.
             parameters = inspect.signature(thing).parameters.values()
-            return [_steady(str(p.replace(annotation=inspect.Parameter.empty))) for p in parameters]
+            return [_parameter(p) for p in parameters]
         except (TypeError, ValueError):  # some builtins have no signature
             return type(thing).__name__
     return _value(thing)
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    plain = parameter.replace(annotation=inspect.Parameter.empty)
+    if dataclasses.is_dataclass(plain.default) or isinstance(plain.default, tuple):
+        return f"{plain.replace(default=inspect.Parameter.empty)}={_value(plain.default)}"
+    return _steady(str(plain))
 
 
 def _value(thing: Any) -> str:
@@ -112,7 +119,9 @@ def _value(thing: Any) -> str:
         # Fields at their default are left out: a new one with a default leaves an old configuration as it was.
         given = [f for f in dataclasses.fields(thing) if f.init and not _is_default(f, getattr(thing, f.name))]
         return f"{type(thing).__name__}({', '.join(f'{f.name}={_value(getattr(thing, f.name))}' for f in given)})"
-    if isinstance(thing, int | float | str | bytes | bool | tuple | None):
+    if isinstance(thing, tuple):
+        return f"({', '.join(map(_value, thing))})"
+    if isinstance(thing, int | float | str | bytes | bool | None):
         return _steady(repr(thing))
     return type(thing).__name__
 

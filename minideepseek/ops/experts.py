@@ -31,7 +31,9 @@ FEW = 16  # tokens: more would feel the needless products
 ROWS = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 32 if MKL_IS_SLOW else 1}
 
 
-def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def experts(
+    x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None = None
+) -> Tensor:
     """Weighted sum of each token's experts: sum over k of weights[n, k] · SwiGLU_{indices[n, k]}(x[n]).
 
     Args:
@@ -40,32 +42,33 @@ def experts(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: 
         down: (E, D, F).
         indices: (N, K) int64 experts of each token.
         weights: (N, K) what their outputs are multiplied by.
+        limit: of SwiGLU's factors, as in ``ops.swiglu``.
 
     Returns:
         (N, D) in x's dtype. An expert that nobody chose gets a gradient of zeros.
     """
     if on_cpu(x) and 0 < len(x) <= FEW and not needs_grad(x, gate_up, down, weights):
-        return (_all if indices.numel() >= len(gate_up) else _chosen)(x, gate_up, down, indices, weights)
-    return _Experts.apply(x, gate_up, down, indices, weights)
+        return (_all if indices.numel() >= len(gate_up) else _chosen)(x, gate_up, down, indices, weights, limit)
+    return _Experts.apply(x, gate_up, down, indices, weights, limit)
 
 
-def _chosen(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def _chosen(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None) -> Tensor:
     """A few tokens, a step of a decode: no filling up, and as few calls as there can be. No gradient."""
     plan = dispatch(indices, len(gate_up))
     rows = x.index_select(0, plan.source)
     hidden = torch.cat([product(rows[start:end], gate_up[expert]) for expert, start, end in plan.busy()])
-    act, _ = swiglu_forward(hidden)
+    act, _ = swiglu_forward(hidden, limit)
     out = torch.cat([product(act[start:end], down[expert]) for expert, start, end in plan.busy()])
     return F.embedding_bag(plan.slot.view_as(indices), out, mode="sum", per_sample_weights=weights.to(x.dtype))
 
 
-def _all(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def _all(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None) -> Tensor:
     """A few tokens that between them choose most experts: every token through all, weighted by zero where not chosen.
 
     Such a step waits for the experts to arrive from memory; what it then multiplies too often it hardly feels.
     """
     hidden = product(x, gate_up.flatten(0, 1)).view(len(x), len(gate_up), -1)  # (N, E, 2F)
-    act, _ = swiglu_forward(hidden)
+    act, _ = swiglu_forward(hidden, limit)
     weight = act.new_zeros(act.shape[:2]).scatter_add_(1, indices, weights.to(act.dtype))
     return torch.bmm((act * weight[..., None]).transpose(0, 1), down.mT).sum(0)
 
@@ -113,18 +116,20 @@ class _Experts(torch.autograd.Function):
     #   dA = w·(g W_down),  dw = rowsum(A · (g W_down)),  dW_down = (w·A)^T g, transposed.
     # So the output itself need not be kept for the gradient of the weights: <A W_down^T, g> = <A, g W_down>.
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None
+    ) -> Tensor:
         plan = dispatch(indices, gate_up.shape[0], ROWS.get(x.dtype, 1))
         out = x.new_empty(len(plan.source), x.shape[1])
         kept: list[Tensor] = []
         for expert, start, end in plan.busy():
             rows = x.index_select(0, plan.source[start:end])
             hidden = product(rows, gate_up[expert])
-            act, gated = swiglu_forward(hidden)
+            act, gated = swiglu_forward(hidden, limit)
             out[start:end] = product(act, down[expert])
             kept += [rows, hidden, act, gated]
         ctx.save_for_backward(gate_up, down, weights, plan.slot, plan.source, *kept)
-        ctx.bounds = plan.bounds
+        ctx.bounds, ctx.limit = plan.bounds, limit
         # A bag of embeddings is a weighted sum of rows in one pass, which a gather and a product take three for.
         return F.embedding_bag(plan.slot.view_as(indices), out, mode="sum", per_sample_weights=weights.to(x.dtype))
 
@@ -143,9 +148,9 @@ class _Experts(torch.autograd.Function):
             dact = product(g, down[expert].t())
             dof_row[start:end] = torch.linalg.vecdot(dact, act)[:, None]
             ddown[expert] = weight_gradient(g, act * weight)
-            dhidden = swiglu_backward(dact.mul_(weight), hidden, gated)
+            dhidden = swiglu_backward(dact.mul_(weight), hidden, gated, ctx.limit)
             dgate_up[expert] = weight_gradient(dhidden, rows)
             drows[start:end] = product(dhidden, gate_up[expert].t())
         dx = F.embedding_bag(slot.view_as(weights), drows, mode="sum")
         dweights = dof_row.index_select(0, slot).view_as(weights)
-        return dx, dgate_up, ddown, None, dweights
+        return dx, dgate_up, ddown, None, dweights, None

@@ -1,4 +1,8 @@
-"""SwiGLU's elementwise part: silu(gate) · up (Shazeer 2020, arXiv 2002.05202, eq. 6)."""
+"""SwiGLU's elementwise part: silu(gate) · up (Shazeer 2020, arXiv 2002.05202, eq. 6), with a limit where there is one.
+
+DeepSeek-V4 clamps both factors throughout training (report, section 4.2.3): one expert's outlier, squared by the
+product, can start a spike of the loss. The gate needs no lower limit: silu of a very negative number is zero anyway.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,12 @@ from minideepseek.ops.backend import kernel_in, needs_grad, on_cpu
 
 
 @kernel_in("swiglu")
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor, limit: float | None = None) -> Tensor:
     """silu(gate) · up, where the two halves of the last axis are gate and up, as one matrix product leaves them.
 
     Args:
         gate_up: (..., 2F), gate first.
+        limit: L; the gate is clamped to at most L, up to -L..L. What is clamped gets no gradient. None does not clamp.
 
     Returns:
         (..., F).
@@ -28,8 +33,8 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """
     check(gate_up)
     if on_cpu(gate_up) and needs_grad(gate_up):
-        return _SwiGLU.apply(gate_up)
-    return reference.swiglu(gate_up)
+        return _SwiGLU.apply(gate_up, limit)
+    return reference.swiglu(gate_up, limit)
 
 
 def check(gate_up: Tensor) -> None:
@@ -38,35 +43,45 @@ def check(gate_up: Tensor) -> None:
         raise ValueError(f"gate and up side by side need an even last axis, not {gate_up.shape[-1]}")
 
 
-def swiglu_forward(gate_up: Tensor) -> tuple[Tensor, Tensor]:
+def swiglu_forward(gate_up: Tensor, limit: float | None = None) -> tuple[Tensor, Tensor]:
     """silu(gate) · up, and silu(gate) for the way back: each (..., F)."""
-    gate, up = gate_up.chunk(2, -1)
+    gate, up = _clamped(gate_up, limit)
     act = F.silu(gate)
     return act * up, act
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, act: Tensor) -> Tensor:
+def swiglu_backward(grad: Tensor, gate_up: Tensor, act: Tensor, limit: float | None = None) -> Tensor:
     """Gradient (..., 2F) of the input, given that of the output and silu(gate).
 
     Autograd makes the two halves apart and joins them with one more pass; here each is computed in its place.
     """
-    gate, up = gate_up.chunk(2, -1)
+    gate, up = _clamped(gate_up, limit)
     dgate_up = torch.empty_like(gate_up)
     dgate, dup = dgate_up.chunk(2, -1)
     torch.mul(grad, act, out=dup)
     torch.mul(grad, up, out=dgate)
     torch.ops.aten.silu_backward.grad_input(dgate, gate, grad_input=dgate)
+    if limit is not None:
+        raw_gate, raw_up = gate_up.chunk(2, -1)
+        dgate.masked_fill_(raw_gate > limit, 0.0)
+        dup.masked_fill_(raw_up.abs() > limit, 0.0)
     return dgate_up
+
+
+def _clamped(gate_up: Tensor, limit: float | None) -> tuple[Tensor, Tensor]:
+    gate, up = gate_up.chunk(2, -1)
+    return (gate, up) if limit is None else (gate.clamp(max=limit), up.clamp(-limit, limit))
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
-        y, act = swiglu_forward(gate_up)
+    def forward(ctx: Any, gate_up: Tensor, limit: float | None) -> Tensor:
+        y, act = swiglu_forward(gate_up, limit)
         ctx.save_for_backward(gate_up, act)
+        ctx.limit = limit
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return swiglu_backward(grad, *ctx.saved_tensors)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return swiglu_backward(grad, *ctx.saved_tensors, ctx.limit), None

@@ -42,8 +42,8 @@ def rope(make: Make, batch: int, tokens: int, heads: int, width: int, layout: st
     return (make(batch, tokens, heads, width),), (angles.cos(), angles.sin(), layout)
 
 
-def swiglu(make: Make, *shape: int) -> Inputs:
-    return (make(*shape),), ()
+def swiglu(make: Make, shape: tuple[int, ...], limit: float | None) -> Inputs:
+    return (make(*shape),), (limit,)
 
 
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
@@ -90,7 +90,14 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     ),
     "swiglu": (
         swiglu,
-        [(64, 512), (1, 2), (3, 5, 14), (0, 6), (1030, 6), (2, 2100), *random_shapes(3, 40, 150, multiple=2)],
+        [
+            (shape, limit)
+            for shape in (
+                *[(64, 512), (1, 2), (3, 5, 14), (0, 6), (1030, 6), (2, 2100)],
+                *random_shapes(3, 40, 150, multiple=2),
+            )
+            for limit in (None, 0.5)
+        ],
     ),
 }
 

@@ -39,8 +39,14 @@ def assignments(n, n_experts, k, seed=0):
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(0, 20), n_experts=st.integers(1, 9) | st.just(40), k=st.integers(1, 3), seed=st.integers(0, 99))
-def test_sorted_dispatch_equals_a_loop_over_experts(n, n_experts, k, seed):
+@given(
+    n=st.integers(0, 20),
+    n_experts=st.integers(1, 9) | st.just(40),
+    k=st.integers(1, 3),
+    limit=st.sampled_from([None, 0.8]),
+    seed=st.integers(0, 99),
+)
+def test_sorted_dispatch_equals_a_loop_over_experts(n, n_experts, k, limit, seed):
     k = min(k, n_experts)
     leaves = [
         draw(n, 6, seed=seed),
@@ -53,14 +59,14 @@ def test_sorted_dispatch_equals_a_loop_over_experts(n, n_experts, k, seed):
     x, gate_up, down, weights = leaves
     found = []
     for form in (ops.experts, reference.experts):
-        y = form(x, gate_up, down, indices, weights)
+        y = form(x, gate_up, down, indices, weights, limit)
         # through a product with zero, an expert that nobody chose has a gradient in the loop too
         total = (y * grad).sum() + 0 * sum(leaf.sum() for leaf in leaves)
         found.append([y, *torch.autograd.grad(total, leaves)])
     for quick, slow in zip(*found, strict=True):
         assert torch.allclose(quick, slow, atol=1e-12)
     with torch.no_grad():  # where nothing is kept, few tokens take shorter ways
-        assert torch.allclose(ops.experts(x, gate_up, down, indices, weights), found[1][0], atol=1e-12)
+        assert torch.allclose(ops.experts(x, gate_up, down, indices, weights, limit), found[1][0], atol=1e-12)
 
 
 @pytest.mark.parametrize("everybody", [0, 3])
@@ -160,6 +166,7 @@ def test_the_gradient_of_the_gate_is_the_formulas():
         ({"router": TopK(k=1, groups=Groups(n=3, limit=1))}, "equal groups"),
         ({"loss_free": LossFree()}, "bias=True"),
         ({"hidden": 0}, "no mixture"),
+        ({"limit": -1.0}, "limit=-1.0"),
         ({"balance": (DeviceBalance(alpha=0.1, devices=3),)}, "3 equal groups"),
         ({"capacity": Capacity(devices=3)}, "3 equal groups"),
     ],
