@@ -44,7 +44,7 @@ def main() -> None:
             steps=300, batch_size=8, lr=8e-3, seed=seed, eval_every=20, dtype="bf16", threads=1, device="cpu"
         )
         steps, losses = train(model, data, settings, progress=False).curve("valid_loss")
-        cached = ARMS[arm].cache_elements()
+        cached = ARMS[arm].cache_elements(1)
         rows += [
             {"arm": arm, "cached": cached, "seed": seed, "step": step, "valid_loss": f"{loss:.6f}"}
             for step, loss in zip(steps, losses, strict=True)

@@ -132,7 +132,7 @@ def sampler(build: Callable[[torch.dtype, int, int], Step], quick: bool) -> Call
 
 def floor_seconds(dtype: torch.dtype, batch: int, context: int) -> float:
     """Seconds to read every weight and the cache once."""
-    numbers = SHAPE.n_params(CFG.d_model) + batch * context * SHAPE.cache_elements()
+    numbers = SHAPE.n_params(CFG.d_model) + batch * SHAPE.cache_elements(context)
     return numbers * dtype.itemsize / measure.copy_bandwidth()
 
 

@@ -41,17 +41,51 @@ class Cache:
         layers: one entry a layer.
         batch_size: rows.
         length: columns in use, which is where the next pass goes on unless it is given positions.
+        reached: of each row, how many tokens it had at its longest; empty unless a layer forgets.
     """
 
     layers: list[LayerCache]
     batch_size: int
     length: int = 0
+    reached: list[int] = field(default_factory=list)
 
     def columns(self, positions: Tensor) -> tuple[int, int]:
         """First and one-past-last column that tokens at ``positions``, (T,) or (B, T), bring into use."""
         if positions.ndim == 1:
             return self.length, self.length + positions.shape[0]
         return self.length, max(self.length, int(positions.max()) + 1)
+
+    @property
+    def spare(self) -> int | None:
+        """How many tokens may be taken back; None if any number, because no layer forgets."""
+        spare = [layer.spare for layer in self.layers if hasattr(layer, "spare")]
+        return min(spare) if spare else None
+
+    def admit(self, positions: Tensor, lengths: Tensor | None = None) -> None:
+        """Refuse a pass over tokens at ``positions``, (T,) or (B, T), that would read what a layer has forgotten.
+
+        Args:
+            positions: of the pass.
+            lengths: (B,) how many of each row's are tokens; None means all.
+
+        Raises:
+            ValueError: more tokens were taken back than a layer keeps to spare.
+        """
+        spare = self.spare
+        if spare is None:
+            return
+        tokens = positions.shape[-1]
+        ends = [end + 1 for end in positions[..., -1:].flatten().tolist()]
+        starts = [end - tokens for end in ends] * (self.batch_size if positions.ndim == 1 else 1)
+        real = [tokens] * self.batch_size if lengths is None else lengths.tolist()
+        reached = self.reached or [0] * self.batch_size
+        for row, (start, before) in enumerate(zip(starts, reached, strict=True)):
+            if start < before - spare:
+                raise ValueError(
+                    f"row {row} of the cache goes on at position {start}, but has read {before} tokens and can take "
+                    f"back {spare}: a layer keeps no more than its window; read the text again into a new cache"
+                )
+        self.reached = [max(before, start + n) for before, start, n in zip(reached, starts, real, strict=True)]
 
     @property
     def nbytes(self) -> int:

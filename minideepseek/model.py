@@ -179,11 +179,15 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         positions: Tensor | None = None,
         segments: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Context:
         """The context of a pass over ``ids`` (B, T): positions go on from the cache unless they are given.
 
+        Rows shorter than T are padded on the right; ``lengths`` (B,) says how many tokens each has, so that a cache
+        which forgets does not forget tokens for padding.
+
         Raises:
-            ValueError: what is given does not fit together.
+            ValueError: what is given does not fit together, or the cache has forgotten what this pass would need.
         """
         if ids.ndim != 2 or ids.is_floating_point():
             raise ValueError(f"ids must be whole numbers of shape (B, T), not {ids.dtype} of shape {tuple(ids.shape)}")
@@ -197,8 +201,11 @@ class Transformer(nn.Module):
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        columns = (0, 0) if cache is None else cache.columns(positions)
-        return Context(positions=positions, ids=ids, segments=segments, cache=cache, columns=columns)
+        if cache is None:
+            return Context(positions=positions, ids=ids, segments=segments)
+        columns = cache.columns(positions)
+        cache.admit(positions, lengths)
+        return Context(positions=positions, ids=ids, cache=cache, columns=columns, lengths=lengths)
 
     def forward(
         self,

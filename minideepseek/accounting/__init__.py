@@ -3,6 +3,7 @@
 from minideepseek.accounting.claims import Claim, claims
 from minideepseek.accounting.counts import (
     block_parameters,
+    cache_elements,
     cache_elements_per_token,
     embedding_parameters,
     idle_parameters,
@@ -41,6 +42,7 @@ __all__ = [
     "Report",
     "activated_table",
     "block_parameters",
+    "cache_elements",
     "cache_elements_per_token",
     "cache_saving",
     "cache_table",

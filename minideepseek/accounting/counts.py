@@ -57,9 +57,16 @@ def stored_parameters(cfg: ModelConfig) -> int:
     return parameters(cfg) + mtp_parameters(cfg) + copies
 
 
-def cache_elements_per_token(cfg: ModelConfig) -> int:
-    """Numbers kept for each token of context, all layers together."""
-    return sum(attention.cache_elements() for attention, _ in cfg.layers)
+def cache_elements(cfg: ModelConfig, length: int) -> int:
+    """Numbers kept for a text of ``length`` tokens, all layers together: what ``new_cache`` holds for a row."""
+    return sum(attention.cache_elements(length) for attention, _ in cfg.layers)
+
+
+def cache_elements_per_token(cfg: ModelConfig) -> float:
+    """Numbers by which that grows with each token of context; a fraction where layers keep less than one a token."""
+    far = 2**20
+    grown = cache_elements(cfg, 2 * far) - cache_elements(cfg, far)
+    return grown / far if grown % far else grown // far
 
 
 def training_flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool = False) -> float:

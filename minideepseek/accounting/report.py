@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from minideepseek.accounting.counts import (
+    cache_elements,
     cache_elements_per_token,
     embedding_parameters,
     idle_parameters,
@@ -32,8 +33,9 @@ class Report:
         stored_parameters: numbers in a checkpoint, where such a module lies with copies of embedding and head.
         activated: parameters that one token touches, under the three conventions in use: everything; without the
             input embedding (a lookup); without embedding and head.
-        cache_elements_per_token: numbers cached for a token, all layers.
+        cache_elements_per_token: numbers cached for each further token, all layers; it may be a fraction.
         cache_bytes_per_token: the same in bfloat16.
+        cache_elements_fixed: numbers kept at any length, such as the window of attention that slides.
         seq_len: tokens in a sequence, for the FLOPs.
         flops_per_token: training FLOPs for a token: ``full`` and ``causal`` (``training_flops_per_token``), and V1's
             scales ``M``, ``6N1``, ``6N2`` for a dense model of this width and depth.
@@ -44,26 +46,31 @@ class Report:
     mtp_activated: int
     stored_parameters: int
     activated: dict[str, int]
-    cache_elements_per_token: int
-    cache_bytes_per_token: int
+    cache_elements_per_token: float
+    cache_bytes_per_token: float
+    cache_elements_fixed: int
     seq_len: int
     flops_per_token: dict[str, float]
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line."""
-        gib = self.cache_bytes_per_token * 128 * 1024 / 2**30
+        gib = (self.cache_bytes_per_token * 128 * 1024 + 2 * self.cache_elements_fixed) / 2**30
         return [
             ("parameters", f"{self.parameters:,}"),
             *(self._mtp_rows() if self.mtp_parameters else []),
             *((f"activated, {name}", f"{value:,}") for name, value in self.activated.items()),
             ("cache, numbers/token", f"{self.cache_elements_per_token:,}"),
             ("cache, bytes/token (bf16)", f"{self.cache_bytes_per_token:,}"),
+            *(self._fixed_rows() if self.cache_elements_fixed else []),
             ("cache for 128K tokens (bf16)", f"{gib:,.2f} GiB"),
             *(
                 (f"training FLOPs/token at {self.seq_len}, {name}", f"{value:.3e}")
                 for name, value in self.flops_per_token.items()
             ),
         ]
+
+    def _fixed_rows(self) -> list[tuple[str, str]]:
+        return [("cache, numbers at any length", f"{self.cache_elements_fixed:,}")]
 
     def _mtp_rows(self) -> list[tuple[str, str]]:
         return [
@@ -108,6 +115,7 @@ def report(cfg: ModelConfig, seq_len: int | None = None) -> Report:
         },
         cache_elements_per_token=elements,
         cache_bytes_per_token=2 * elements,
+        cache_elements_fixed=round(cache_elements(cfg, 2**20) - 2**20 * elements),
         seq_len=seq_len,
         flops_per_token={
             "full": training_flops_per_token(cfg, seq_len),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minideepseek.accounting.counts import (
-    cache_elements_per_token,
+    cache_elements,
     embedding_parameters,
     idle_parameters,
     parameters,
@@ -86,10 +86,10 @@ def cache_table() -> list[CacheRow]:
     """The family, what it would be with other attention, its peers, and the models of V2's table 9."""
 
     def gqa(heads: int, groups: int, layers: int) -> int:
-        return layers * GQA(n_heads=heads, n_kv_heads=groups, head_dim=128).cache_elements()
+        return layers * GQA(n_heads=heads, n_kv_heads=groups, head_dim=128).cache_elements(1)
 
     def own(name: str) -> int:
-        return cache_elements_per_token(generations[name])
+        return cache_elements(generations[name], 1)
 
     return [
         _cache_row("v1-7b", "MHA", own("v1-7b")),
@@ -116,7 +116,7 @@ def equivalent_groups(attention: MLA) -> float:
 
     2.25 for V2 and V3 (V2 report, section 2.1.4, table 1).
     """
-    return attention.cache_elements() / (2 * attention.d_nope)
+    return attention.cache_elements(1) / (2 * attention.d_nope)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class CacheSaving:
     together: float
 
 
-def cache_saving(old: int, new: int, *, old_bits: float = 16, new_bits: float = 16) -> CacheSaving:
+def cache_saving(old: float, new: float, *, old_bits: float = 16, new_bits: float = 16) -> CacheSaving:
     """The saving from ``old`` numbers of ``old_bits`` to ``new`` of ``new_bits``.
 
     V2's "93.3 %" against the 67B (abstract) is 82.2 % fewer numbers, latents instead of grouped heads, times the 6 bits

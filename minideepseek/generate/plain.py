@@ -93,8 +93,9 @@ def _stream(
         return
     cache = model.new_cache(batch, width + min(max_new_tokens, 1024))  # it grows; many texts end long before
     # Short rows are padded on the right: what the padding writes into the cache stands at positions that the row's
-    # own tokens overwrite before anything may look at them. So the prompt runs as one plain causal pass.
-    hidden = model.hidden(rows, model.context(rows, cache=cache))
+    # own tokens overwrite before anything may look at them, or is not written where the cache is told not to. So the
+    # prompt runs as one plain causal pass.
+    hidden = model.hidden(rows, model.context(rows, cache=cache, lengths=lengths if ragged else None))
     last = hidden[torch.arange(batch, device=rows.device), lengths - 1]  # (B, D): only this row of logits is needed
     ended = torch.zeros(batch, dtype=torch.bool, device=rows.device)
     for step in range(max_new_tokens):

@@ -2,10 +2,11 @@
 
 from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
 from minideepseek.layers.capacity import Capacity
+from minideepseek.layers.compressed import CSA, HCA
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.gqa import GQA
-from minideepseek.layers.hyper import Birkhoff, HyperConnections
 from minideepseek.layers.hashed import HashRouting
+from minideepseek.layers.hyper import Birkhoff, HyperConnections
 from minideepseek.layers.indexer import Indexer
 from minideepseek.layers.mla import MLA
 from minideepseek.layers.moe import MoE
@@ -14,12 +15,15 @@ from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.residual import Residual
 from minideepseek.layers.rope import RoPE
 from minideepseek.layers.router import Groups, TopK
+from minideepseek.layers.shared_kv import SharedKV
 from minideepseek.layers.swiglu import SwiGLU
 from minideepseek.layers.yarn import YaRN
 
 __all__ = [
+    "CSA",
     "DSA",
     "GQA",
+    "HCA",
     "MLA",
     "MTP",
     "Birkhoff",
@@ -28,14 +32,15 @@ __all__ = [
     "DeviceBalance",
     "ExpertBalance",
     "Groups",
+    "HashRouting",
     "HyperConnections",
     "Indexer",
     "LossFree",
     "MoE",
-    "HashRouting",
     "RMSNorm",
     "Residual",
     "RoPE",
+    "SharedKV",
     "SwiGLU",
     "TopK",
     "YaRN",

@@ -62,9 +62,9 @@ class DSA:
         assert self.mla.d_query_latent is not None
         return self.mla.n_params(d_model) + self.indexer.n_params(d_model, self.mla.d_query_latent)
 
-    def cache_elements(self) -> int:
-        """Numbers cached for one token by one layer: d_c + d_r, and the indexer's key d^I."""
-        return self.mla.cache_elements() + self.indexer.head_dim
+    def cache_elements(self, length: int) -> int:
+        """Numbers cached for ``length`` tokens by one layer: d_c + d_r each, and the indexer's key d^I."""
+        return self.mla.cache_elements(length) + length * self.indexer.head_dim
 
     def score_flops(self, n_keys: float) -> float:
         """Forward FLOPs of indexing, scores and weighted sum for one query token that sees ``n_keys`` keys, expanded.

@@ -55,9 +55,9 @@ class GQA:
         """Parameters of one layer: queries and output, keys and values."""
         return 2 * d_model * self.n_heads * self.head_dim + 2 * d_model * self.n_kv_heads * self.head_dim
 
-    def cache_elements(self) -> int:
-        """Numbers cached for one token by one layer."""
-        return 2 * self.n_kv_heads * self.head_dim
+    def cache_elements(self, length: int) -> int:
+        """Numbers cached for ``length`` tokens by one layer: keys and values."""
+        return length * 2 * self.n_kv_heads * self.head_dim
 
     def score_flops(self, n_keys: float) -> float:
         """Forward FLOPs of scores and weighted sum for one query token that sees ``n_keys`` keys."""

@@ -85,9 +85,9 @@ class MLA:
         latent = d_model * (self.d_latent + self.d_rope) + self.d_latent
         return query + latent + self.d_latent * heads * (self.d_nope + self.d_value) + heads * self.d_value * d_model
 
-    def cache_elements(self) -> int:
-        """Numbers cached for one token by one layer: d_c + d_r."""
-        return self.d_latent + self.d_rope
+    def cache_elements(self, length: int) -> int:
+        """Numbers cached for ``length`` tokens by one layer: d_c + d_r each."""
+        return length * (self.d_latent + self.d_rope)
 
     def score_flops(self, n_keys: float) -> float:
         """Forward FLOPs of scores and weighted sum for one query token that sees ``n_keys`` keys, expanded."""
@@ -197,7 +197,7 @@ class LatentAttention(nn.Module):
 
     def new_cache(self, batch_size: int, max_len: int) -> LatentCache:
         """An empty cache for ``max_len`` tokens a row; it grows beyond by doubling."""
-        return LatentCache(self.down.weight.new_zeros(batch_size, max_len, self.cfg.cache_elements()))
+        return LatentCache(self.down.weight.new_zeros(batch_size, max_len, self.cfg.cache_elements(1)))
 
 
 class LatentCache:
