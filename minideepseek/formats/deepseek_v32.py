@@ -22,6 +22,8 @@ def obstacle(cfg: ModelConfig) -> str | None:
         return "its layers are DSA with SwiGLU in front and one kind of mixture behind"
     if found.attention.mla.rope.layout != "adjacent":
         return "its RoPE pairs adjacent channels, but for the indexer's"
+    if found.attention.indexer.rounding is not None:
+        return "its indexers do not round"
     return deepseek_v3.mixture_obstacle(found) or mla_obstacle(found.attention.mla)
 
 

@@ -22,9 +22,30 @@ from torch import Tensor, nn
 from minideepseek.context import Context
 from minideepseek.layers.linear import Linear
 from minideepseek.layers.rope import RoPE
+from minideepseek.ops.backend import needs_grad
+from minideepseek.ops.quantise import as_fp8, hadamard, straight_through
 
 AT_ONCE = 2**24  # products of queries and keys held at a time; scoring a long prompt goes piece by piece
 FEW = 4  # queries a row, up to which scoring reads the keys as a decode does
+
+
+@dataclass(frozen=True, kw_only=True)
+class FP8:
+    """Simulates the arithmetic of the released inference code: queries and keys rotated, then rounded to E4M3.
+
+    Attributes:
+        rotate: by a Hadamard matrix first; products stay as they are, and outliers are shared out among channels.
+        power_of_two: scales, one a vector, are powers of two.
+    """
+
+    rotate: bool = True
+    power_of_two: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., d^I) -> the same, rounded; the gradient passes straight through the rounding."""
+        x = hadamard(x) if self.rotate else x
+        rounded = as_fp8(x, block=x.shape[-1], power_of_two=self.power_of_two)
+        return straight_through(x, rounded) if needs_grad(x) else rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +56,22 @@ class Indexer:
         n_heads: its own heads, H^I. With one or two many scores are exactly 0, and the choice between them is blind.
         head_dim: channels of a head and of the one key, d^I; the key is cached. The first of them turn.
         top_k: tokens that a query may read, itself among the candidates.
+        rounding: of queries and keys; None leaves them, as training in higher precision does.
     """
 
     n_heads: int
     head_dim: int
     top_k: int
+    rounding: FP8 | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_heads", "head_dim", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.rounding is not None and self.rounding.rotate and self.head_dim & (self.head_dim - 1):
+            raise ValueError(
+                f"head_dim={self.head_dim}: a Hadamard matrix turns a power of two; choose FP8(rotate=False)"
+            )
 
     def n_params(self, d_model: int, d_query_latent: int) -> int:
         """Parameters of one indexer: queries, key, the key's LayerNorm (gain and bias), weights of heads."""
@@ -90,6 +117,8 @@ class LightningIndexer(nn.Module):
         queries = self.query_up(query_latent).unflatten(-1, (cfg.n_heads, cfg.head_dim))
         key = self.key_norm(self.key(x))
         turned = self.rope.rotate(torch.cat([queries, key[:, :, None]], dim=2), ctx)  # the key is one more head
+        if cfg.rounding is not None:
+            turned = cfg.rounding(turned)
         wide = torch.promote_types(x.dtype, torch.float32)
         # Both factors, 1/sqrt(d^I) of the products and 1/sqrt(H^I) of the sum, are positive: they pass through relu.
         weights = (x.to(wide) @ self.weigh.weight.to(wide).T) * (cfg.n_heads * cfg.head_dim) ** -0.5

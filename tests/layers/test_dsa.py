@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minideepseek as mds
+from minideepseek import UserError
 from minideepseek.accounting import cache_elements_per_token
 from minideepseek.layers import DSA, MLA, MTP, Indexer, RoPE, SwiGLU, YaRN
 from minideepseek.layers.dsa import seen
-from minideepseek.layers.indexer import index_scores
+from minideepseek.layers.indexer import FP8, index_scores
 from minideepseek.model import ModelConfig, Transformer
 
 V, T = 61, 15
@@ -20,8 +21,8 @@ LATENT = MLA(n_heads=4, d_latent=16, d_rope=4, d_nope=8, d_value=6, d_query_late
 INDEXER = Indexer(n_heads=8, head_dim=6, top_k=4)
 
 
-def model(seed=0, *, top_k=4, n_layers=2, stage="sparse", mla=LATENT, mtp=None) -> Transformer:
-    attention = DSA(mla=mla, indexer=replace(INDEXER, top_k=top_k), stage=stage)
+def model(seed=0, *, n_layers=2, stage="sparse", mla=LATENT, mtp=None, **of_indexer) -> Transformer:
+    attention = DSA(mla=mla, indexer=replace(INDEXER, **of_indexer), stage=stage)
     cfg = ModelConfig(
         d_model=32, n_layers=n_layers, attention=attention, ffn=SwiGLU(hidden=48), vocab_size=V, init_std=0.2, mtp=mtp
     )
@@ -221,6 +222,24 @@ def test_the_cache_holds_latents_and_keys_and_nothing_else():
     assert cache.nbytes == 2 * 7 * 3 * (16 + 4 + 6) * 8 == 2 * 7 * 8 * cache_elements_per_token(net.cfg)
     net(tokens(2, 9), cache=cache)  # grows by doubling
     assert cache.nbytes == 2 * 14 * 3 * (16 + 4 + 6) * 8
+
+
+def test_a_rounded_decode_equals_the_rounded_forward():
+    net, ids = model(rounding=FP8(), head_dim=8), tokens()
+    assert not torch.equal(net(ids), model(head_dim=8)(ids))  # another choice somewhere
+    cache = net.new_cache(2, T)
+    with torch.inference_mode():
+        found = torch.cat([net(ids[:, t : t + 1], cache=cache) for t in range(T)], 1)
+        full = net(ids)
+    assert (found - full).abs().max() <= 1e-10 * full.abs().max()
+
+
+def test_a_format_without_a_word_for_rounding_is_not_used(tmp_path):
+    cfg = mds.generations["v3.2-mini"]
+    indexer = replace(cfg.attention.indexer, rounding=FP8())
+    net = Transformer(replace(cfg, attention=replace(cfg.attention, indexer=indexer)))
+    with pytest.raises(UserError, match="its indexers do not round"):
+        net.save(tmp_path / "model")
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from minideepseek.context import Context
 from minideepseek.layers import Indexer, RoPE
-from minideepseek.layers.indexer import LightningIndexer, Question, first_largest, index_loss, index_scores
+from minideepseek.layers.indexer import (
+    FP8,
+    LightningIndexer,
+    Question,
+    first_largest,
+    index_loss,
+    index_scores,
+    picked,
+)
+from minideepseek.ops.quantise import up_to_power_of_two
 
 D, LATENT = 10, 7
 
@@ -85,6 +94,72 @@ def test_of_equal_scores_the_first_is_chosen_and_nothing_unseen(rows, k):
         assert {i for i, there in enumerate(chosen) if there} == {i for i in order if row[i] > -math.inf}
 
 
+def test_chosen_by_place_is_chosen_by_mask():
+    scores = torch.randn(3, 5, 40, generator=torch.Generator().manual_seed(0))
+    scores[0, 0, 7:] = -torch.inf  # fewer to see than may be read
+    places, there = picked(scores, 9)
+    assert torch.equal(places, places.sort(-1).values)
+    assert there.sum(-1).tolist() == [[7, 9, 9, 9, 9], [9] * 5, [9] * 5]
+    for row, place, real in zip(
+        first_largest(scores, 9).flatten(0, 1), places.flatten(0, 1), there.flatten(0, 1), strict=True
+    ):
+        assert row.nonzero()[:, 0].tolist() == place[real].tolist()
+
+
+@given(st.lists(st.floats(allow_nan=False, width=32), min_size=2, max_size=9), st.integers(1, 8))
+@settings(max_examples=150, deadline=None)
+def test_the_largest_are_those_that_sorting_finds(row, k):
+    order = sorted((i for i in range(len(row)) if row[i] > -math.inf), key=lambda i: (-row[i], i))[:k]
+    places, there = picked(torch.tensor(row), k)
+    assert places[there].tolist() == sorted(order)
+
+
+def rounded(rounding: FP8 | None, head_dim=128):
+    """An indexer of eight heads with fixed weights, over 300 tokens; float32."""
+    generator = torch.Generator().manual_seed(0)
+    cfg = Indexer(n_heads=8, head_dim=head_dim, top_k=32, rounding=rounding)
+    module = LightningIndexer(cfg, D, LATENT, RoPE(layout="adjacent", dim=4))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    x, latent = torch.randn(1, 300, D, generator=generator), torch.randn(1, 300, LATENT, generator=generator)
+    ctx = Context(positions=torch.arange(300), ids=torch.zeros(1, 300, dtype=torch.int64))
+    return module, module(x, latent, ctx)
+
+
+def test_a_rotation_alone_changes_no_score(monkeypatch):
+    _, plain = rounded(None)
+    monkeypatch.setattr("minideepseek.layers.indexer.as_fp8", lambda x, **_: x)
+    _, (turned, keys) = rounded(FP8())
+    assert not torch.allclose(keys, plain[1], atol=0.1)
+    assert torch.allclose(index_scores(turned, keys), index_scores(*plain), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("rounding", [FP8(), FP8(rotate=False), FP8(power_of_two=True)])
+def test_eight_bits_choose_almost_the_same_tokens(rounding):
+    def choice(how):
+        module, (question, keys) = rounded(how)
+        return module.choose(question, keys, torch.ones(1, 300, 300, dtype=torch.bool).tril())
+
+    exact, found = choice(None), choice(rounding)
+    late = slice(100, None)  # where there is a choice to speak of
+    overlap = (exact & found)[:, late].sum() / exact[:, late].sum()
+    assert 0.95 < overlap < 1
+
+
+def test_a_rounded_key_is_a_number_of_eight_bits_times_its_scale():
+    _, (_, keys) = rounded(FP8(rotate=False, power_of_two=True))
+    scales = up_to_power_of_two(keys.abs().amax(-1, keepdim=True) / 448)
+    codes = keys / scales
+    assert torch.equal(codes.to(torch.float8_e4m3fn).float(), codes)
+
+
+def test_an_indexer_learns_through_the_rounding():
+    module, (question, keys) = rounded(FP8())
+    index_scores(question, keys).square().mean().backward()
+    assert all(bool(parameter.grad.any()) for parameter in module.parameters())
+
+
 def case(seed=0):
     generator = torch.Generator().manual_seed(seed)
     allowed = torch.ones(5, 5, dtype=torch.bool).tril()[None] & (torch.rand(2, 5, 5, generator=generator) > 0.3)
@@ -128,3 +203,9 @@ def test_a_weight_may_be_negative_and_a_product_may_not():
 def test_an_indexer_of_nothing_is_refused(field):
     with pytest.raises(ValueError, match=f"{field}=0 must be positive"):
         Indexer(**{"n_heads": 2, "head_dim": 4, "top_k": 3, field: 0})
+
+
+def test_channels_that_no_hadamard_matrix_turns_are_refused():
+    with pytest.raises(ValueError, match="head_dim=6: a Hadamard matrix"):
+        Indexer(n_heads=2, head_dim=6, top_k=3, rounding=FP8())
+    Indexer(n_heads=2, head_dim=6, top_k=3, rounding=FP8(rotate=False))
