@@ -71,7 +71,10 @@ def _model_options(cfg: ModelConfig) -> type:
     fields: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(ModelConfig):
         value = getattr(cfg, field.name)
-        kind: Any = type(value) if dataclasses.is_dataclass(value) else hints[field.name]
+        # What one of several configs may fill has the options of the one that does.
+        kind: Any = hints[field.name]
+        if dataclasses.is_dataclass(value):
+            kind = Annotated[type(value), tyro.conf.AvoidSubcommands]
         if isinstance(value, tuple):
             kind = Annotated[Any, tyro.conf.Fixed]
         fields.append((field.name, kind, dataclasses.field(default=value)))

@@ -29,6 +29,14 @@ class Parts:
     first: SwiGLU | None
     mixture: MoE | None
 
+    @property
+    def router(self) -> TopK | None:
+        """How the mixture chooses."""
+        if self.mixture is None:
+            return None
+        assert isinstance(self.mixture.router, TopK)
+        return self.mixture.router
+
 
 def parts(cfg: ModelConfig) -> Parts | None:
     """What a config is made of; None if it is of another shape."""
@@ -42,6 +50,8 @@ def parts(cfg: ModelConfig) -> Parts | None:
         return None
     first, rest = (ffns[0] if dense else None), (ffns[dense] if dense < len(ffns) else None)
     if not isinstance(first, SwiGLU | None) or not isinstance(rest, MoE | None):
+        return None
+    if rest is not None and not isinstance(rest.router, TopK):
         return None
     return Parts(attention=attention, dense=dense, first=first, mixture=rest)
 

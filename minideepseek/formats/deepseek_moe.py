@@ -29,8 +29,8 @@ def obstacle(cfg: ModelConfig) -> str | None:
         return "it predicts one token at a time"
     if found.attention.head_dim * found.attention.n_heads != cfg.d_model:
         return "its heads are together as wide as the model"
-    if found.mixture is not None:
-        router = found.mixture.router
+    router = found.router
+    if router is not None:
         if router.affinity != "softmax" or router.bias or router.groups is not None or router.scale != 1.0:
             return "its router is a plain softmax: no bias, no groups, no scale"
         if router.normalise and router.k == 1:  # the released code does not: the weight would always be 1
@@ -57,7 +57,7 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
     """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
-    mixture = deepseek.known_parts(cfg).mixture
+    router = deepseek.known_parts(cfg).router
     fields = deepseek.write_model(cfg)
     del fields["head_dim"]  # which the released class does not know
     return {
@@ -65,7 +65,7 @@ def write(cfg: ModelConfig) -> dict[str, Any]:
         "model_type": MODEL_TYPE,
         **fields,
         "scoring_func": "softmax",
-        "norm_topk_prob": mixture.router.normalise if mixture else False,
+        "norm_topk_prob": router.normalise if router else False,
     }
 
 

@@ -26,8 +26,8 @@ def obstacle(cfg: ModelConfig) -> str | None:
         return "its RoPE pairs adjacent channels"
     if cfg.mtp is not None:
         return "it predicts one token at a time"
-    if found.mixture is not None:
-        router = found.mixture.router
+    router = found.router
+    if router is not None:
         if router.affinity != "softmax" or router.bias or router.normalise:
             return "its router is a softmax without bias, its weights are not normalised"
         if router.groups is not None and router.groups.judged_by != 1:
@@ -61,13 +61,13 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
 
 def write(cfg: ModelConfig) -> dict[str, Any]:
     """ModelConfig -> fields of config.json, where there is no ``obstacle``."""
-    mixture = deepseek.known_parts(cfg).mixture
-    groups = mixture.router.groups if mixture else None
+    router = deepseek.known_parts(cfg).router
+    groups = router.groups if router else None
     return {
         "architectures": ["DeepseekV2ForCausalLM"],
         "model_type": MODEL_TYPE,
         **deepseek.write_model(cfg),
-        "routed_scaling_factor": mixture.router.scale if mixture else 1.0,
+        "routed_scaling_factor": router.scale if router else 1.0,
         "topk_method": "greedy" if groups is None else "group_limited_greedy",
         "n_group": None if groups is None else groups.n,
         "topk_group": None if groups is None else groups.limit,

@@ -30,13 +30,13 @@ def obstacle(cfg: ModelConfig) -> str | None:
 
 def mixture_obstacle(found: deepseek.Parts) -> str | None:
     """Why the format cannot say everything about the experts, or None."""
-    if found.mixture is not None:
-        router = found.mixture.router
+    router = found.router
+    if router is not None:
         if router.affinity != "sigmoid" or not router.bias:
             return "its router is a sigmoid with a bias"
         if router.groups is not None and (router.groups.judged_by != JUDGED_BY or router.groups.n == 1):
             return "its groups, more than one, are judged by their two best experts"
-        if not found.mixture.n_shared:
+        if found.mixture is not None and not found.mixture.n_shared:
             return "it has shared experts"
     return None
 
@@ -84,7 +84,7 @@ def write(cfg: ModelConfig) -> dict[str, Any]:
 def write_model(cfg: ModelConfig) -> dict[str, Any]:
     """All fields but attention's own pairing of channels, and the name."""
     found = deepseek.known_parts(cfg)
-    router = found.mixture.router if found.mixture else None
+    router = found.router
     groups = router.groups if router else None
     return {
         **deepseek.write_model(cfg),

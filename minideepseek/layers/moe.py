@@ -16,7 +16,8 @@ from minideepseek import ops
 from minideepseek.context import Context
 from minideepseek.layers.balance import BalanceLoss, LossFree, load, load_variation, max_violation
 from minideepseek.layers.capacity import Capacity
-from minideepseek.layers.spec import RouterSpec
+from minideepseek.layers.hashed import HashRouting
+from minideepseek.layers.router import TopK
 from minideepseek.layers.swiglu import FeedForward, SwiGLU
 
 
@@ -37,7 +38,7 @@ class MoE:
 
     n_experts: int
     hidden: int
-    router: RouterSpec
+    router: TopK | HashRouting
     n_shared: int = 0
     balance: tuple[BalanceLoss, ...] = ()
     loss_free: LossFree | None = None
@@ -129,7 +130,7 @@ class Experts(nn.Module):
         if self.cfg.capacity is not None:
             found["dropped"] = self.dropped / self.load.sum().clamp(min=1)
         if self.cfg.loss_free is not None:
-            assert self.router.bias is not None
+            assert isinstance(self.router.bias, Tensor)
             self.cfg.loss_free.correct(self.router.bias, self.load, progress)
         self.load.zero_()
         self.dropped.zero_()

@@ -24,17 +24,6 @@ class FeedForwardSpec(Protocol):
     def n_activated(self, d_model: int) -> int: ...
 
 
-class RouterSpec(Protocol):
-    """What a config must offer to stand in ``MoE.router``; its module returns a ``Routing``."""
-
-    @property
-    def k(self) -> int: ...
-    @property
-    def bias(self) -> bool: ...
-    def check(self, n_experts: int) -> None: ...
-    def build(self, d_model: int, n_experts: int, layer: int, vocab_size: int) -> nn.Module: ...
-
-
 class ResidualSpec(Protocol):
     """What a config must offer to stand in ``ModelConfig.residual``; ``Residual`` shows what it builds."""
 

@@ -84,4 +84,5 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return swiglu_backward(grad, *ctx.saved_tensors, ctx.limit), None
+        gate_up, act = ctx.saved_tensors
+        return swiglu_backward(grad, gate_up, act, ctx.limit), None
