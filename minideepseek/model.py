@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minideepseek import ops
 from minideepseek.context import Cache, Context
 from minideepseek.layers.linear import Linear
-from minideepseek.layers.mtp import MTP, Predictor
+from minideepseek.layers.mtp import MTP, chain_losses
 from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.residual import Residual
 from minideepseek.layers.spec import AttentionSpec, FeedForwardSpec, ResidualSpec
@@ -58,8 +58,6 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         if self.norm_eps < 0 or (self.init_std is not None and self.init_std <= 0):
             raise ValueError(f"norm_eps={self.norm_eps} and init_std={self.init_std} must be positive")
-        if self.mtp is not None and not isinstance(self.residual, Residual):
-            raise ValueError("mtp predicts from a plain residual only, so far: leave residual or mtp at its default")
         for name in ("attention", "ffn"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:
@@ -73,6 +71,12 @@ class ModelConfig:
         attention = self.attention if isinstance(self.attention, tuple) else (self.attention,) * self.n_layers
         ffn = self.ffn if isinstance(self.ffn, tuple) else (self.ffn,) * self.n_layers
         return tuple(zip(attention, ffn, strict=True))
+
+    @property
+    def layer_ahead(self) -> tuple[AttentionSpec, FeedForwardSpec]:
+        """Attention and feed-forward of the modules that look ahead: as in the last block, unless ``mtp`` says else."""
+        attention, ffn = self.layers[-1]
+        return (attention if self.mtp is None or self.mtp.attention is None else self.mtp.attention), ffn
 
 
 class Losses:
@@ -136,10 +140,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg, *specs, layer) for layer, specs in enumerate(cfg.layers))
         self.ends = cfg.residual.ends(cfg.d_model, cfg.norm_eps)
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
-        self.mtp = nn.ModuleList(  # blocks like the last one, numbered from 0: they have a cache of their own
-            Predictor(cfg.d_model, cfg.norm_eps, Block(cfg, *cfg.layers[-1], k))
-            for k in range(cfg.mtp.depth if cfg.mtp else 0)
-        )
+        self.mtp = nn.ModuleList()
+        for k in range(cfg.mtp.depth if cfg.mtp else 0):
+            assert cfg.mtp is not None
+            block = Block(cfg, *cfg.layer_ahead, k)  # numbered from 0: these have a cache of their own
+            ends = cfg.residual.ends(cfg.d_model, cfg.norm_eps)
+            self.mtp.append(cfg.mtp.build(cfg.d_model, cfg.norm_eps, block, ends))
         self.before_step(0.0)
         self.head = Linear(cfg.d_model, cfg.vocab_size)
         if self.embed.weight.device.type != "meta":
@@ -165,12 +171,17 @@ class Transformer(nn.Module):
 
     def hidden(self, ids: Tensor, ctx: Context) -> Tensor:
         """ids (B, T) int64 -> what the head reads, the normed stream after the last block: (B, T, D)."""
+        return self.trunk(ids, ctx)[0]
+
+    def trunk(self, ids: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """ids (B, T) int64 -> what the head reads (B, T, D), and what modules that look ahead start from."""
         x = self.ends.spread(self.embed(ids))
         for block in self.blocks:
             x = block(x, ctx)
         if ctx.cache is not None:
             ctx.cache.length = ctx.columns[1]
-        return self.norm(self.ends.collapse(x))
+        read = self.norm(self.ends.collapse(x))
+        return read, self.ends.handed(x, read)
 
     def context(
         self,
@@ -255,28 +266,15 @@ class Transformer(nn.Module):
         ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
         if segments is not None:
             targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
-        hidden = self.hidden(inputs, ctx)
+        hidden, handed = self.trunk(inputs, ctx)
         lm = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
         if self.training and self.mtp_weight:
-            self._add_mtp_loss(hidden, ids, segments, ctx)
+            ahead = chain_losses(self.mtp, handed, ids, segments, self.embed, self.head.weight, self.context)
+            for loss, own in ahead:
+                ctx.add_loss("mtp", loss * (self.mtp_weight / len(self.mtp)))
+                for name, value in own.losses.items():
+                    ctx.add_loss(name, value)
         return Losses({"lm": lm, **ctx.losses}, ctx.metrics)
-
-    def _add_mtp_loss(self, hidden: Tensor, ids: Tensor, segments: Tensor | None, ctx: Context) -> None:
-        """Module k predicts token i + k + 1 from what the head read at i, which saw 0..i, and tokens i + 1..i + k."""
-        predictors: Any = self.mtp  # nn.Module's attributes are typed as Tensor | Module
-        for k, predictor in enumerate(predictors, 1):
-            n = ids.shape[1] - 1 - k
-            if n < 1:
-                return
-            targets = ids[:, k + 1 :]
-            if segments is not None:
-                targets = targets.masked_fill(segments[:, k + 1 :] != segments[:, :n], -100)
-            own = self.context(ids[:, :n], segments=None if segments is None else segments[:, :n])
-            hidden = predictor(hidden[:, :n], self.embed(ids[:, k : k + n]), own)
-            loss = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
-            ctx.add_loss("mtp", loss * (self.mtp_weight / len(predictors)))
-            for name, value in own.losses.items():
-                ctx.add_loss(name, value)
 
     def before_step(self, progress: float) -> None:
         """Before a step of training, of which the share ``progress`` in 0..1 is over: set what follows a schedule."""

@@ -37,8 +37,8 @@ def mtp_parameters(cfg: ModelConfig) -> int:
     """Parameters of the modules that predict further ahead, which inference may drop; embedding and head are shared."""
     if cfg.mtp is None:
         return 0
-    attention, ffn = cfg.layers[-1]
-    block = attention.n_params(cfg.d_model) + ffn.n_params(cfg.d_model)
+    attention, ffn = cfg.layer_ahead
+    block = attention.n_params(cfg.d_model) + ffn.n_params(cfg.d_model) + cfg.residual.n_params(cfg.d_model, 1)
     return cfg.mtp.n_params(cfg.d_model, block)
 
 
@@ -46,7 +46,7 @@ def mtp_activated(cfg: ModelConfig) -> int:
     """Of those, the parameters that one token touches, and the shared embedding and head."""
     if cfg.mtp is None:
         return 0
-    _, ffn = cfg.layers[-1]
+    _, ffn = cfg.layer_ahead
     idle = ffn.n_params(cfg.d_model) - ffn.n_activated(cfg.d_model)
     return mtp_parameters(cfg) - cfg.mtp.depth * idle + 2 * embedding_parameters(cfg)
 

@@ -38,7 +38,7 @@ def write(cfg: ModelConfig, told: ModelConfig) -> dict[str, Any]:
     if _stage(cfg) != _stage(told):
         found["stage"] = _stage(cfg)
     if cfg.mtp != told.mtp and cfg.mtp is not None:
-        found["mtp"] = dict(vars(cfg.mtp))
+        found["mtp"] = {name: value for name, value in vars(cfg.mtp).items() if name != "attention"}
     return found
 
 
@@ -80,7 +80,7 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
         mtp = _build(MTP, found["mtp"])
         if told.mtp is None or mtp.depth != told.mtp.depth:
             raise ValueError(f"mtp has depth={mtp.depth}, and the model {told.mtp.depth if told.mtp else 0}")
-        told = replace(told, mtp=mtp)
+        told = replace(told, mtp=replace(mtp, attention=told.mtp.attention))
     return told
 
 

@@ -220,6 +220,10 @@ class Ends(nn.Module):
         return x[..., None, :].expand(*x.shape[:-1], self.cfg.streams, x.shape[-1])
 
     def collapse(self, x: Tensor) -> Tensor:
+    def handed(self, x: Tensor, read: Tensor) -> Tensor:
+        """What modules that look ahead start from (see ``Residual.handed``): the streams."""
+        return x
+
         """x: (B, T, n, D) -> (B, T, D)."""
         if self.weights is None or self.cfg.manifold is None:
             return x.sum(-2)

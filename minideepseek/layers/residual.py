@@ -42,6 +42,10 @@ class Residual:
         """What the last block hands on -> (B, T, D) for the last norm."""
         return x
 
+    def handed(self, x: Tensor, read: Tensor) -> Tensor:
+        """What modules that look ahead start from: of what the last block handed on, and what the head reads of it."""
+        return read
+
     def enter(self, x: Tensor) -> tuple[Tensor, Any]:
         """What a block was handed -> what attention's norm reads (B, T, D), and what to keep until it is through."""
         return x, x

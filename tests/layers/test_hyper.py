@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from minideepseek import accounting
 from minideepseek.errors import UserError
-from minideepseek.layers import GQA, MTP, Birkhoff, HyperConnections, Residual, SwiGLU
+from minideepseek.layers import GQA, Birkhoff, HyperConnections, Residual, SwiGLU
 from minideepseek.layers.hyper import Ends, Links, Mixing, composite_gain
 from minideepseek.layers.norm import RMSNorm
 from minideepseek.model import ModelConfig, Transformer
@@ -275,7 +275,5 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     for wrong in ({"streams": 0}, {"manifold": {}}):
         with pytest.raises((ValueError, TypeError)):
             HyperConnections(**{"manifold": Birkhoff(iterations=0)} if "manifold" in wrong else wrong)
-    with pytest.raises(ValueError, match="mtp predicts from a plain residual only"):
-        replace(PLAIN, residual=HyperConnections(), mtp=MTP())
     with pytest.raises(UserError, match="no checkpoint format can express this model"):
         Transformer(replace(PLAIN, residual=HyperConnections(), norm_eps=1e-6), seed=0).save(str(tmp_path / "model"))
