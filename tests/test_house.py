@@ -47,6 +47,7 @@ FULL_FOLDERS = {
     "minideepseek/data": "each file is one step of the path from text to batches",
     "minideepseek/formats": "each file is one model_type of config.json, or what several of them share",
     "minideepseek/layers": "each file is one idea of the papers; all of them together are the family",
+    "minideepseek/ops": "each file is one hot operation; the kernel of the same name lies in kernels/",
     "minideepseek/train": "each file is one habit of the loop (resume, metrics, schedule ...) or of scaling laws",
     "minideepseek/viz": "each file is one kind of picture",
 }

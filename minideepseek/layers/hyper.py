@@ -162,12 +162,12 @@ class Mixing(Maps):
             start = (LEAN * (own - 0.5), torch.zeros(n, device="cpu"), LEAN * same)
         super().__init__(cfg, d_model, norm_eps, start)
 
-    def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """x (B, T, n, D) -> factors to read (..., n), to write (..., n), and the matrix X is multiplied by (..., n, n).
 
         The last is the transpose of what is projected: the released weights are stored so.
         """
-        read, write, mix = self(x)
+        read, write, mix = super().forward(x)
         mix = mix.unflatten(-1, (self.cfg.streams, self.cfg.streams))
         manifold = self.cfg.manifold
         if manifold is None:
@@ -176,7 +176,7 @@ class Mixing(Maps):
 
     def read(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """x (B, T, n, D) -> what the sub-layer reads (B, T, D); mixed streams, and how its output is written."""
-        read, write, mix = self.maps(x)
+        read, write, mix = self(x)
         h, mixed = ops.read_streams(x, read, mix)
         return h, (mixed, write)
 
@@ -200,7 +200,8 @@ class Links(nn.Module):
 
     def leave(self, y: Tensor, kept: Any) -> Tensor:
         """A sub-layer's output (B, T, D) -> streams (B, T, n, D)."""
-        return ops.write_streams(*kept, y)
+        mixed, write = kept
+        return ops.write_streams(mixed, write, y)
 
 
 class Ends(nn.Module):
@@ -219,11 +220,11 @@ class Ends(nn.Module):
         """Embeddings (B, T, D) -> (B, T, n, D), all alike."""
         return x[..., None, :].expand(*x.shape[:-1], self.cfg.streams, x.shape[-1])
 
-    def collapse(self, x: Tensor) -> Tensor:
     def handed(self, x: Tensor, read: Tensor) -> Tensor:
         """What modules that look ahead start from (see ``Residual.handed``): the streams."""
         return x
 
+    def collapse(self, x: Tensor) -> Tensor:
         """x: (B, T, n, D) -> (B, T, D)."""
         if self.weights is None or self.cfg.manifold is None:
             return x.sum(-2)

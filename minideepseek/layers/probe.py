@@ -1,12 +1,13 @@
 """Looking at a router's decisions, and overruling them: who was chosen, and what if somebody else had been?
 
-Both work on a model as it is, for as long as a ``with`` block lasts. Routing by other rules is how DeepSeekMoE tests
-whether its experts are specialists (arXiv 2401.06066, section 4.5): the loss with other experts than the best.
+All work on a model as it is, for as long as a ``with`` block lasts. Routing by other rules is how DeepSeekMoE tests
+whether its experts are specialists (arXiv 2401.06066, section 4.5): the loss with other experts than the best. How
+residual streams are mixed can be looked at in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minideepseek.layers.balance import load
+from minideepseek.layers.hyper import Mixing
 from minideepseek.layers.router import Router, Routing, TopK, first_top_k
 
 
@@ -26,23 +28,33 @@ def routers(model: nn.Module) -> list[Router]:
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[list[list[Routing]]]:
     """Note what the routers decide: one list a router, first layer first, with one entry for each pass."""
-    with _noted(model, lambda routing: routing) as found:
+    with _noted(routers(model), lambda routing: routing) as found:
         yield found
 
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[list[list[Tensor]]]:
     """Note the loads alone, (E,) int64 for each router and pass: little enough to keep of a whole training."""
-    with _noted(model, lambda routing: load(routing.experts, routing.scores.shape[-1])) as found:
+    with _noted(routers(model), lambda routing: load(routing.experts, routing.scores.shape[-1])) as found:
         yield found
 
 
 @contextmanager
-def _noted(model: nn.Module, what: Callable[[Routing], Any]) -> Iterator[list[list[Any]]]:
-    found: list[list[Any]] = [[] for _ in routers(model)]
+def mixed(model: nn.Module) -> Iterator[list[list[Tensor]]]:
+    """Note what multiplies the residual streams: one list a sub-layer, first to last, with (B, T, n, n) for each pass.
+
+    Static matrices are (n, n).
+    """
+    with _noted([module for module in model.modules() if isinstance(module, Mixing)], lambda maps: maps[2]) as found:
+        yield found
+
+
+@contextmanager
+def _noted(modules: Sequence[nn.Module], what: Callable[[Any], Any]) -> Iterator[list[list[Any]]]:
+    found: list[list[Any]] = [[] for _ in modules]
     hooks = [
-        router.register_forward_hook(lambda _module, _inputs, routing, notes=notes: notes.append(what(routing)))
-        for router, notes in zip(routers(model), found, strict=True)
+        module.register_forward_hook(lambda _module, _inputs, output, notes=notes: notes.append(what(output)))
+        for module, notes in zip(modules, found, strict=True)
     ]
     try:
         yield found

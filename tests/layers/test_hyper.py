@@ -85,7 +85,7 @@ def mixes(spec: HyperConnections, depth: int, by: float) -> list[Tensor]:
     """The mixing matrices of many sub-layers whose parameters have wandered from their start."""
     x = draw(2, 3, spec.streams, 8)
     links = [shaken(Mixing(spec, 8, 1e-6, turn).double(), by) for turn in range(depth)]
-    return [link.maps(x)[2] for link in links]  # type: ignore[operator]
+    return [link(x)[2] for link in links]
 
 
 @pytest.mark.parametrize("depth", [8, 32, 128])
@@ -166,7 +166,7 @@ def test_streams_keep_their_type_and_maps_are_never_rounded_to_it(dtype: torch.d
     x = draw(1, 2, 4, 8).to(dtype)
     h, kept = links.enter(x)
     assert h.dtype == links.leave(h, kept).dtype == Ends(spec, 8, 1e-6).to(dtype).collapse(x).dtype == dtype
-    assert all(part.dtype == torch.promote_types(dtype, torch.float32) for part in links.attention.maps(x))
+    assert all(part.dtype == torch.promote_types(dtype, torch.float32) for part in links.attention(x))
 
 
 # --- a model ----------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minideepseek.layers import GQA, MoE, SwiGLU, TopK
-from minideepseek.layers.probe import WithoutBest, counted, recorded, routed, routers
+from minideepseek.layers import GQA, HyperConnections, MoE, SwiGLU, TopK
+from minideepseek.layers.probe import WithoutBest, counted, mixed, recorded, routed, routers
 from minideepseek.layers.router import first_top_k
 from minideepseek.model import ModelConfig, Transformer
 
@@ -83,3 +83,15 @@ def test_none_banned_is_the_plain_rule():
     plain, probed = cfg.route(logits, bias[0]), WithoutBest.of(cfg, banned=0).route(logits, bias[0])
     assert torch.equal(plain.experts, probed.experts)
     assert torch.equal(plain.weights, probed.weights)
+
+
+def test_the_matrices_that_mix_streams_are_noted_sub_layer_by_sub_layer(model, ids):
+    streams = Transformer(replace(model.cfg, residual=HyperConnections(streams=3)), seed=0)
+    with torch.no_grad(), mixed(streams) as notes:
+        streams(ids)
+    streams(ids)
+    assert [[mix.shape for mix in passes] for passes in notes] == [[(2, 9, 3, 3)]] * 6
+    block, x = streams.blocks[0], streams.ends.spread(streams.embed(ids))
+    torch.testing.assert_close(notes[0][0], block.residual.attention(x)[2])
+    with mixed(model) as notes:
+        assert notes == []
