@@ -193,7 +193,8 @@ class LatentAttention(nn.Module):
         keys = latents[:, None]
         y = ops.attention(query, keys, keys, **how)[..., : cfg.d_latent]  # (B, H, T, d_c)
         values = torch.bmm(up_value, y.transpose(0, 1).flatten(1, 2).mT)  # (H, d_value, B·T): the quicker order
-        return values.unflatten(2, (batch, tokens)).permute(2, 3, 0, 1)
+        # In the order of ``out``'s rows: a view would have its matrix copied for each row of the batch.
+        return values.unflatten(2, (batch, tokens)).permute(2, 3, 0, 1).contiguous()
 
     def new_cache(self, batch_size: int, max_len: int) -> LatentCache:
         """An empty cache for ``max_len`` tokens a row; it grows beyond by doubling."""
