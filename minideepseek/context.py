@@ -80,12 +80,15 @@ class Cache:
         real = [tokens] * self.batch_size if lengths is None else lengths.tolist()
         reached = self.reached or [0] * self.batch_size
         for row, (start, before) in enumerate(zip(starts, reached, strict=True)):
-            if start < before - spare:
+            if 0 < start < before - spare:
                 raise ValueError(
                     f"row {row} of the cache goes on at position {start}, but has read {before} tokens and can take "
                     f"back {spare}: a layer keeps no more than its window; read the text again into a new cache"
                 )
-        self.reached = [max(before, start + n) for before, start, n in zip(reached, starts, real, strict=True)]
+        self.reached = [
+            max(before, start + n) if start > 0 else start + n  # from the beginning nothing earlier is needed
+            for before, start, n in zip(reached, starts, real, strict=True)
+        ]
 
     @property
     def nbytes(self) -> int:

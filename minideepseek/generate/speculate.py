@@ -159,7 +159,8 @@ def _speculate(
     told = 0
 
     starts = [0] * batch  # place of the first column of what is at hand of the model's reading
-    read = model.hidden(prompts, model.context(prompts, cache=cache))  # (B, columns, D)
+    short = prompts.new_tensor(lengths) if min(lengths) < width else None
+    read = model.hidden(prompts, model.context(prompts, cache=cache, lengths=short))  # (B, columns, D)
     newest = [n - 1 for n in lengths]  # column of ``read`` that the last known token was drawn from
     for row, token in zip(rows, sampling.draw(model.logits(_columns(read, newest)), generator).tolist(), strict=True):
         row.grow([token], eos_id)
@@ -174,10 +175,11 @@ def _speculate(
             row.drafts.clear()
         for k, module in enumerate(modules, 1):
             ids = _window(rows, [start + k for start in starts], read.shape[1], prompts)
-            handed = module(handed, model.embed(ids), _standing(model, ids, own, starts))
+            handed = module(handed, model.embed(ids), _standing(model, ids, own, starts, short))
             chances.append(_chances(model.logits(_columns(handed, newest)), sampling))
             for row, token in zip(rows, _draw(chances[-1], sampling, generator), strict=True):
                 row.drafts.append(token)
+        short = None  # only prompts are padded
         begins = [len(row.ids) - 1 for row in rows]  # the last known token, which the model has not read yet
         ids = _window(rows, begins, depth + 1, prompts)
         judged = model.hidden(ids, _standing(model, ids, cache, begins))
@@ -270,9 +272,13 @@ def _columns(x: Tensor, index: list[int]) -> Tensor:
     return x[:, index[0]] if len(index) == 1 else x[torch.arange(len(x)), index]
 
 
-def _standing(model: Transformer, ids: Tensor, cache: Cache, starts: list[int]) -> Context:
+def _standing(
+    model: Transformer, ids: Tensor, cache: Cache, starts: list[int], lengths: Tensor | None = None
+) -> Context:
     """The context of a pass over ids (B, T) whose rows stand at ``starts`` and on, whatever the cache holds there."""
     if starts[0] >= 0 and len(set(starts)) == 1:  # rows in step need neither a mask nor index arithmetic
         cache.length = starts[0]
-        return model.context(ids, cache=cache)
-    return model.context(ids, cache=cache, positions=ids.new_tensor([_places(s, ids.shape[1]) for s in starts]))
+        return model.context(ids, cache=cache, lengths=lengths)
+    return model.context(
+        ids, cache=cache, lengths=lengths, positions=ids.new_tensor([_places(s, ids.shape[1]) for s in starts])
+    )
