@@ -28,7 +28,7 @@ class BlockIndexer(nn.Module):
     def __init__(self, cfg: Indexer, mqa: SharedKV, d_model: int, rate: int) -> None:
         super().__init__()
         self.cfg, self.rope = cfg, mqa.turns
-        self.compressor = Compressor.beside(mqa, d_model, cfg.head_dim, rate, overlap=True)
+        self.compressor = Compressor.beside(mqa, d_model, cfg.head_dim, rate, overlap=True, rounding=cfg.rounding)
         self.query = Linear(mqa.d_query_latent, cfg.n_heads * cfg.head_dim)
         self.weights = Linear(d_model, cfg.n_heads)
 
@@ -42,28 +42,13 @@ class BlockIndexer(nn.Module):
         """x (B, T, D) and query latents (B, T, d_c) -> what is asked, and the keys of all blocks (B, N, d^I)."""
         cfg = self.cfg
         query = turn_last(self.query(latent).unflatten(-1, (cfg.n_heads, cfg.head_dim)), self.rope, ctx)
+        if cfg.rounding is not None:
+            query = cfg.rounding(query)
         weights = self.weights(x)
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         # 1/sqrt(d^I) belongs to the products; behind a ReLU it may be multiplied later.
         question = Question(query, weights * (cfg.n_heads * cfg.head_dim) ** -0.5)
         return question, self.compressor(x, ctx, cache).vectors
-
-
-def gathered(vectors: Tensor, chosen: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The chosen of the vectors (B, N, c), side by side for each query: (B, T, k, c), and which places are filled.
-
-    Args:
-        vectors: to choose from.
-        chosen: (B, T, N) bool, at most k True in a row.
-        k: at most N.
-    """
-    rank = chosen.cumsum(-1)
-    numbers = torch.arange(chosen.shape[-1], device=chosen.device).expand_as(chosen)
-    # What is not chosen goes to one place more, which is cut off.
-    places = rank.new_zeros(*chosen.shape[:2], k + 1)
-    places = places.scatter_(-1, (rank - 1).masked_fill(~chosen, k), numbers)[..., :k]
-    rows = torch.arange(len(chosen), device=chosen.device)[:, None, None]
-    return vectors[rows, places], torch.arange(k, device=chosen.device) < rank[..., -1:]
 
 
 class Lesson:

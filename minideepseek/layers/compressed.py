@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from minideepseek.context import Context
-from minideepseek.layers.block_indexer import BlockIndexer, Lesson, gathered
+from minideepseek.layers.block_indexer import BlockIndexer, Lesson
 from minideepseek.layers.compressor import BlockCache, Compressor, Entries
-from minideepseek.layers.indexer import Indexer, Question, first_largest, index_scores
+from minideepseek.layers.dsa import fetch
+from minideepseek.layers.indexer import Indexer, Question, first_largest, index_scores, picked
 from minideepseek.layers.ring import Ring
 from minideepseek.layers.shared_kv import Near, SharedKV, SharedKVAttention
 
@@ -193,9 +194,11 @@ class CompressedSparseAttention(nn.Module):
         if lesson is None and not choosing:
             return self.mqa.read(query, near, ctx, piece, ((vectors, visible),))[0]
         scores = index_scores(question, keys)
-        chosen = first_largest(scores.detach().masked_fill(~visible, -torch.inf), top_k)
-        if lesson is None and ctx.cache is not None and chosen.shape[1] * top_k < keys.shape[1]:
-            return self.mqa.read(query, near, ctx, piece, (gathered(vectors, chosen, top_k),))[0]
+        possible = scores.detach().masked_fill(~visible, -torch.inf)
+        if lesson is None and ctx.cache is not None and scores.shape[1] * top_k < keys.shape[1]:
+            places, there = picked(possible, top_k)
+            return self.mqa.read(query, near, ctx, piece, ((fetch(vectors, places), there),))[0]
+        chosen = first_largest(possible, top_k)
         allowed = chosen if choosing else visible
         found, (_, read) = self.mqa.read(query, near, ctx, piece, ((vectors, allowed),))
         if lesson is not None:

@@ -18,6 +18,7 @@ query at position t if i < (t + 1) // m. Until then its tokens wait, in decoding
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -68,20 +69,41 @@ class Compressor(nn.Module):
         overlap: whether an entry reads the block before, too.
         rope: how entries turn, with the number of channels (the last of them).
         norm_eps: of the norm.
+        rounding: of finished entries; None leaves them.
     """
 
-    def __init__(self, d_model: int, width: int, rate: int, *, overlap: bool, rope: RoPE, norm_eps: float) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        width: int,
+        rate: int,
+        *,
+        overlap: bool,
+        rope: RoPE,
+        norm_eps: float,
+        rounding: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.width, self.rate, self.overlap, self.rope = width, rate, overlap, rope
         streams = 2 if overlap else 1
         self.down = Linear(d_model, *[width] * (2 * streams))
         self.place = nn.Parameter(torch.zeros(rate, streams * width))
         self.norm = RMSNorm(width, norm_eps)
+        self.rounding = rounding
 
     @classmethod
-    def beside(cls, mqa: SharedKV, d_model: int, width: int, rate: int, *, overlap: bool) -> Compressor:
+    def beside(
+        cls,
+        mqa: SharedKV,
+        d_model: int,
+        width: int,
+        rate: int,
+        *,
+        overlap: bool,
+        rounding: Callable[[Tensor], Tensor] | None = None,
+    ) -> Compressor:
         """The compressor of a layer whose attention is ``mqa``: its entries turn as that one's vectors do."""
-        return cls(d_model, width, rate, overlap=overlap, rope=mqa.turns, norm_eps=mqa.norm_eps)
+        return cls(d_model, width, rate, overlap=overlap, rope=mqa.turns, norm_eps=mqa.norm_eps, rounding=rounding)
 
     @staticmethod
     def count(d_model: int, width: int, rate: int, *, overlap: bool) -> int:
@@ -136,7 +158,8 @@ class Compressor(nn.Module):
 
     def _turn(self, vectors: Tensor, positions: Tensor) -> Tensor:
         """Entries (B, N, d) to the positions (N,) or (B, N) of their blocks' first tokens."""
-        return turn_last(vectors[:, :, None], self.rope, positions)[:, :, 0]
+        turned = turn_last(vectors[:, :, None], self.rope, positions)[:, :, 0]
+        return turned if self.rounding is None else self.rounding(turned)
 
     def _packed(self, raw: Tensor, ctx: Context) -> Entries:
         """Blocks of documents that share a row; each document's begin where it begins, as if it stood alone."""

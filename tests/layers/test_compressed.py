@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 import minideepseek as mds
 from minideepseek.accounting import cache_elements
 from minideepseek.layers import CSA, HCA, MTP, Indexer, RoPE, SharedKV, SwiGLU, YaRN, shared_kv
+from minideepseek.layers.indexer import FP8
 from minideepseek.layers.ring import SPARE
 from minideepseek.model import ModelConfig, Transformer
 
@@ -268,6 +269,16 @@ def test_decoding_in_chunks_of_any_size_equals_the_full_forward(cuts, room, top_
         full = net(ids)
         found = torch.cat([net(ids[:, a:b], cache=cache) for a, b in itertools.pairwise([0, *sorted(cuts), T])], 1)
     assert (found - full).abs().max() <= 1e-10 * full.abs().max()
+
+
+def test_an_indexer_that_rounds_decodes_as_it_reads():
+    net, ids = stack(indexer=replace(INDEXER, rounding=FP8())), tokens()
+    cache = net.new_cache(2, T)
+    with torch.inference_mode():
+        full = net(ids)
+        found = torch.cat([net(ids[:, t : t + 1], cache=cache) for t in range(T)], 1)
+        assert (found - full).abs().max() <= 1e-10 * full.abs().max()
+        assert not torch.allclose(full, stack()(ids), atol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)

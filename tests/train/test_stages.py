@@ -9,7 +9,7 @@ import torch
 
 import minideepseek as mds
 from minideepseek.errors import UserError
-from minideepseek.layers import DSA, MLA, MTP, Indexer, MoE, SwiGLU
+from minideepseek.layers import CSA, DSA, HCA, MLA, MTP, Indexer, MoE, SharedKV, SwiGLU
 from minideepseek.model import Transformer
 from minideepseek.train import TrainConfig, add_indexers, enter_stage, train
 
@@ -113,6 +113,27 @@ def test_a_stage_can_be_entered_and_left() -> None:
     assert moved(model, state) == set()
 
 
+def compressed() -> Transformer:
+    shared = SharedKV(n_heads=2, head_dim=8, d_rope=4, d_query_latent=8, window=4, out_groups=1, d_out_latent=8)
+    csa = CSA(mqa=shared, rate=2, indexer=INDEXER, stage="dense")
+    cfg = replace(TINY, d_model=16, n_layers=3, attention=(shared, csa, HCA(mqa=shared, rate=4)))
+    return Transformer(cfg, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "learns"), [("dense", "the rest"), ("warm-up", "indexers"), ("sparse", "everything")]
+)
+def test_blocks_are_chosen_in_the_same_stages(stage: Any, learns: str) -> None:
+    model = compressed()
+    enter_stage(model, stage)
+    before = copied(model)
+    indexers = {name for name in before if ".indexer." in name}
+    result = train(model, tiny_data(), RUN, progress=False)
+    expected = {"the rest": set(before) - indexers, "indexers": indexers, "everything": set(before)}[learns]
+    assert moved(model, before) == expected
+    assert ("indexer" in result.metrics[-1]) == ("recall/1" in result.metrics[-1]) == (stage != "dense")
+
+
 def test_other_attention_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="layer 0 is GQA; indexers choose for MLA"):
         add_indexers(Transformer(TINY), INDEXER)
@@ -120,3 +141,5 @@ def test_other_attention_is_refused_in_one_line() -> None:
         add_indexers(dense(), replace(INDEXER, head_dim=2))
     with pytest.raises(UserError, match="a model without indexers has no stages"):
         enter_stage(dense(), "sparse")
+    with pytest.raises(UserError, match="stage='dense': choose 'warm-up' or 'sparse'"):
+        enter_stage(add_indexers(dense(), INDEXER), "dense")
