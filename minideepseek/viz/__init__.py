@@ -19,6 +19,7 @@ text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HT
 experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
 latent      ``latent_diagram``, ``matrices``: latent attention
 ahead       ``chain_diagram``: a module that looks one token further
+streams     ``stream_diagram``, ``birkhoff``: several residual streams, and where the matrices live that mix them
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 family      ``family``: the generations on one page
@@ -45,6 +46,7 @@ from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
 from minideepseek.viz.rotation import rotation_dials
 from minideepseek.viz.scaling import budget_plan, forecast, laws_of, near_optimal, three_axes, valleys
+from minideepseek.viz.streams import birkhoff, stream_diagram
 from minideepseek.viz.style import canvas, use_style
 from minideepseek.viz.text import cards, cuts, next_tokens, parts, verdicts
 from minideepseek.viz.training import loop_diagram, runs, update_sizes
@@ -58,6 +60,7 @@ __all__ = [
     "attention_map",
     "band_curve",
     "bars",
+    "birkhoff",
     "block_diagram",
     "budget_plan",
     "canvas",
@@ -89,6 +92,7 @@ __all__ = [
     "rows_of_documents",
     "runs",
     "shares",
+    "stream_diagram",
     "three_axes",
     "two_rulers",
     "update_sizes",
