@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import minideepseek as mds
-from minideepseek.layers import DSA, GQA, RoPE, SwiGLU
+from minideepseek.layers import CSA, DSA, GQA, HashRouting, HyperConnections, MoE, RoPE, SharedKV, SwiGLU
 
 
 # DeepSeek LLM, arXiv 2401.02954, table 2 and section 2.
@@ -41,6 +41,39 @@ def test_v32_adds_fourteen_million_parameters_a_layer_and_128_numbers_a_token() 
     assert new.mtp_parameters - old.mtp_parameters == indexer
     assert new.cache_elements_per_token - old.cache_elements_per_token == 61 * 128
     assert round(new.stored_parameters / 1e9) == 685  # as the release is listed
+
+
+# DeepSeek-V4, arXiv 2606.19348, section 4.2.1 and the released configs: 0 a window alone, else tokens in a block.
+@pytest.mark.parametrize(
+    ("name", "ratios"),
+    [
+        ("v4-flash", [0, 0] + [4, 128] * 20 + [4]),
+        ("v4-pro", [128, 128] + [4, 128] * 29 + [4]),
+        ("v4-mini", [0, 4, 16, 4]),
+    ],
+)
+def test_v4_is_as_published(name: str, ratios: list[int]) -> None:
+    cfg = mds.generations[name]
+    assert [getattr(attention, "rate", 0) for attention, _ in cfg.layers] == ratios
+    assert [isinstance(attention, CSA) for attention, _ in cfg.layers] == [ratio == 4 for ratio in ratios]
+    tables = [isinstance(ffn, MoE) and isinstance(ffn.router, HashRouting) for _, ffn in cfg.layers]
+    n = 1 if name == "v4-mini" else 3
+    assert tables == [True] * n + [False] * (cfg.n_layers - n)
+    for attention, ffn in cfg.layers:
+        assert isinstance(ffn, MoE)
+        assert ffn.limit == 10
+        core = attention if isinstance(attention, SharedKV) else attention.mqa
+        assert core.rope.theta == (10_000 if core is attention else 160_000)
+        assert core.scale == core.head_dim**-0.5  # YaRN changes no temperature
+    assert cfg.residual == HyperConnections(streams=4)
+    assert cfg.mtp is not None
+    assert isinstance(cfg.mtp.attention, SharedKV)
+
+
+def test_all_minis_activate_about_as_many_parameters() -> None:
+    found = {name: mds.report(mds.generations[name]).activated["everything"] for name in mds.generations}
+    minis = [count for name, count in found.items() if name.endswith("-mini")]
+    assert max(minis) < 1.12 * min(minis)
 
 
 @pytest.mark.parametrize("name", [name for name in mds.generations if name.endswith("-mini")])

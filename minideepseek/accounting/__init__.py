@@ -17,6 +17,7 @@ from minideepseek.accounting.counts import (
     stored_parameters,
     training_flops_per_token,
 )
+from minideepseek.accounting.efficiency import EfficiencyRow, efficiency_table, served_bytes, token_flops
 from minideepseek.accounting.report import Report, report
 from minideepseek.accounting.tables import (
     ActivatedRow,
@@ -38,6 +39,7 @@ __all__ = [
     "CacheSaving",
     "Claim",
     "CostRow",
+    "EfficiencyRow",
     "FlopsRow",
     "Report",
     "activated_table",
@@ -48,6 +50,7 @@ __all__ = [
     "cache_table",
     "claims",
     "cost_table",
+    "efficiency_table",
     "embedding_parameters",
     "equivalent_groups",
     "flops_table",
@@ -60,6 +63,8 @@ __all__ = [
     "parameters",
     "report",
     "sequence_flops",
+    "served_bytes",
     "stored_parameters",
+    "token_flops",
     "training_flops_per_token",
 ]

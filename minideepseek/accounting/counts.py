@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from minideepseek.layers.residual import Residual
 from minideepseek.model import ModelConfig
 
 
@@ -52,8 +53,9 @@ def mtp_activated(cfg: ModelConfig) -> int:
 
 
 def stored_parameters(cfg: ModelConfig) -> int:
-    """Numbers in a checkpoint as released: each module that predicts further has its copy of embedding and head."""
-    copies = 2 * cfg.mtp.depth * embedding_parameters(cfg) if cfg.mtp else 0
+    """Numbers in a checkpoint as released: V3's modules that predict further have copies of embedding and head."""
+    copied = cfg.mtp.depth if cfg.mtp is not None and isinstance(cfg.residual, Residual) else 0
+    copies = 2 * copied * embedding_parameters(cfg)
     return parameters(cfg) + mtp_parameters(cfg) + copies
 
 

@@ -30,7 +30,7 @@ class Report:
         parameters: every number of the main model.
         mtp_parameters: those of the modules that predict further ahead, which come on top.
         mtp_activated: of those, what one token touches, with the shared embedding and head.
-        stored_parameters: numbers in a checkpoint, where such a module lies with copies of embedding and head.
+        stored_parameters: numbers in a checkpoint, where V3's such modules lie with copies of embedding and head.
         activated: parameters that one token touches, under the three conventions in use: everything; without the
             input embedding (a lookup); without embedding and head.
         cache_elements_per_token: numbers cached for each further token, all layers; it may be a fraction.
@@ -73,10 +73,11 @@ class Report:
         return [("cache, numbers at any length", f"{self.cache_elements_fixed:,}")]
 
     def _mtp_rows(self) -> list[tuple[str, str]]:
+        copies = self.stored_parameters > self.parameters + self.mtp_parameters
         return [
             ("multi-token prediction, on top", f"{self.mtp_parameters:,}"),
             ("activated there, with embedding and head", f"{self.mtp_activated:,}"),
-            ("in a checkpoint, with copies of these", f"{self.stored_parameters:,}"),
+            (f"in a checkpoint{', with copies of these' if copies else ''}", f"{self.stored_parameters:,}"),
         ]
 
     def __str__(self) -> str:

@@ -36,12 +36,14 @@ class ActivatedRow:
 
 
 def activated_table() -> list[ActivatedRow]:
-    """DeepSeekMoE table 7 (16B), V2 section 1 and appendix B, V3 abstract."""
+    """DeepSeekMoE table 7 (16B), V2 section 1 and appendix B, V3 abstract, V4 report."""
     printed = {
         "moe-16b": (2.8, "everything"),
         "v2": (21.0, "without_embedding"),
         "v2-lite": (2.4, "without_embedding"),
         "v3": (37.0, "without_embedding"),
+        "v4-flash": (13.0, "without_embedding"),
+        "v4-pro": (49.0, "without_embedding"),
     }
     rows = []
     for name, (number, convention) in printed.items():

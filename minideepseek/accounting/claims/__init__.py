@@ -9,6 +9,7 @@ from minideepseek.accounting.claims.moe import moe_2b, moe_16b, moe_145b
 from minideepseek.accounting.claims.v1 import v1_7b, v1_67b
 from minideepseek.accounting.claims.v2 import v2, v2_lite
 from minideepseek.accounting.claims.v3 import v3, v32
+from minideepseek.accounting.claims.v4 import v4_flash, v4_pro
 
 CLAIMS: dict[str, Callable[[], list[Claim]]] = {
     "v1-7b": v1_7b,
@@ -20,6 +21,8 @@ CLAIMS: dict[str, Callable[[], list[Claim]]] = {
     "v2-lite": v2_lite,
     "v3": v3,
     "v3.2": v32,
+    "v4-flash": v4_flash,
+    "v4-pro": v4_pro,
 }
 
 
