@@ -30,6 +30,8 @@ from minideepseek.layers.shared_kv import Near, SharedKV, SharedKVAttention
 
 Stage = Literal["dense", "warm-up", "sparse"]
 
+FAR_FEWER = 4  # times as many entries as are read: from then on fetching those costs less than hiding the others
+
 
 @dataclass(frozen=True, kw_only=True)
 class HCA:
@@ -134,7 +136,7 @@ class HeavilyCompressedAttention(nn.Module):
         entries = self.compressor(x, ctx, None if cache is None else cache.blocks)
         found = []
         for piece in self.mqa.pieces(query, entries.vectors.shape[1]):
-            far = entries.vectors, entries.visible(ctx, piece)
+            far = entries.vectors[:, : entries.reach(ctx, piece)], entries.visible(ctx, piece)
             found.append(self.mqa.read(query, near, ctx, piece, (far,))[0])
         return self.mqa.out(torch.cat(found, 1), ctx)
 
@@ -189,23 +191,25 @@ class CompressedSparseAttention(nn.Module):
         lesson: Lesson | None,
     ) -> Tensor:
         """What one piece of the queries finds, (B, t, H, c); see ``SharedKVAttention.read``."""
-        vectors, visible, top_k = entries.vectors, entries.visible(ctx, piece), self.cfg.indexer.top_k
-        choosing = self.cfg.stage == "sparse" and keys.shape[1] > top_k
-        if lesson is None and not choosing:
+        n, visible, top_k = entries.reach(ctx, piece), entries.visible(ctx, piece), self.cfg.indexer.top_k
+        vectors = entries.vectors[:, :n]
+        choosing = self.cfg.stage == "sparse" and n > top_k
+        if n == 0 or (lesson is None and not choosing):
             return self.mqa.read(query, near, ctx, piece, ((vectors, visible),))[0]
-        scores = index_scores(question, keys)
-        possible = scores.detach().masked_fill(~visible, -torch.inf)
-        if lesson is None and ctx.cache is not None and scores.shape[1] * top_k < keys.shape[1]:
+        scores = index_scores(question, keys[:, :n])
+        possible = scores.detach() if visible is None else scores.detach().masked_fill(~visible, -torch.inf)
+        if lesson is None and n >= FAR_FEWER * top_k:
             places, there = picked(possible, top_k)
             return self.mqa.read(query, near, ctx, piece, ((fetch(vectors, places), there),))[0]
         chosen = first_largest(possible, top_k)
-        allowed = chosen if choosing else visible
-        found, (_, read) = self.mqa.read(query, near, ctx, piece, ((vectors, allowed),))
-        if lesson is not None:
-            with torch.no_grad():
-                every = self.mqa.read(query, near, ctx, piece, ((vectors, visible),))[1][1] if choosing else read
-            lesson.add(scores, read.detach().sum(2), allowed)
-            lesson.judge(every.detach().sum(2), chosen, visible)
+        if lesson is None:
+            return self.mqa.read(query, near, ctx, piece, ((vectors, chosen),))[0]
+        visible = possible > -torch.inf
+        found, (_, read) = self.mqa.read(query, near, ctx, piece, ((vectors, chosen if choosing else visible),))
+        with torch.no_grad():
+            every = self.mqa.read(query, near, ctx, piece, ((vectors, visible),))[1][1] if choosing else read
+        lesson.add(scores, read.detach().sum(2), chosen if choosing else visible)
+        lesson.judge(every.detach().sum(2), chosen, visible)
         return found
 
     def new_cache(self, batch_size: int, max_len: int) -> CompressedCache:

@@ -38,23 +38,38 @@ class Entries(NamedTuple):
     """What blocks were compressed to.
 
     vectors: (B, N, d), turned; some may belong to blocks that no query of this pass sees yet.
-    closes: (N,) or (B, N), the column of each block's last token, from which on it is visible.
-    segments: (B, N) the document of each in a packed batch.
+    rate: tokens in a block.
+    closes: (B, N) the column of each block's last token, in a packed batch; elsewhere block i closes at m·(i+1) - 1.
+    segments: (B, N) the document of each, in a packed batch.
     """
 
     vectors: Tensor
-    closes: Tensor
+    rate: int
+    closes: Tensor | None = None
     segments: Tensor | None = None
 
-    def visible(self, ctx: Context, piece: slice) -> Tensor:
-        """Which entries a piece of the queries may see: (B or 1, t, N) bool."""
-        now = ctx.positions if ctx.cache is not None else torch.arange(ctx.ids.shape[1], device=ctx.ids.device)
-        now = now[..., piece]
-        seen = self.closes[..., None, :] <= (now[..., None])
-        if self.segments is not None:
+    def reach(self, ctx: Context, piece: slice) -> int:
+        """How many of the entries, from the first on, a piece of the queries may see at most."""
+        seen = ctx.starts()
+        if self.closes is not None or isinstance(seen, Tensor):
+            return self.vectors.shape[1]
+        return (seen + piece.stop) // self.rate
+
+    def visible(self, ctx: Context, piece: slice) -> Tensor | None:
+        """Which of the first ``reach`` entries a piece of the queries may see: (B or 1, t, n) bool, or None for all."""
+        n, seen = self.reach(ctx, piece), ctx.starts()
+        if self.closes is not None:
+            assert self.segments is not None
             assert ctx.segments is not None
-            seen = seen & (self.segments[:, None] == ctx.segments[:, piece, None])
-        return seen if seen.ndim == 3 else seen[None]
+            now = torch.arange(piece.start, piece.stop, device=self.closes.device)
+            same = self.segments[:, None] == ctx.segments[:, piece, None]
+            return same & (self.closes[:, None] <= now[:, None])
+        if not isinstance(seen, Tensor):
+            if piece.stop - piece.start == 1:
+                return None
+            seen = torch.tensor([seen], device=self.vectors.device)
+        now = seen[:, None, None] + torch.arange(piece.start, piece.stop, device=seen.device)[:, None]
+        return torch.arange(n, device=seen.device) < (now + 1) // self.rate
 
 
 class Compressor(nn.Module):
@@ -127,8 +142,7 @@ class Compressor(nn.Module):
         blocks = F.pad(raw[:, : n * rate], (0, 0, before, 0)).unflatten(1, (-1, rate))
         numbers = torch.arange(n, device=x.device)
         vectors = self.compress(blocks[:, -n:] if n else blocks[:, :0], blocks[:, :n], numbers == 0)
-        closes = numbers * rate + rate - 1
-        return Entries(self._turn(vectors, ctx.positions[..., closes - (rate - 1)]), closes)
+        return Entries(self._turn(vectors, ctx.positions[..., numbers * rate]), rate)
 
     def compress(self, own: Tensor, previous: Tensor, first: Tensor) -> Tensor:
         """Blocks to entries, not turned yet.
@@ -178,9 +192,8 @@ class Compressor(nn.Module):
         vectors = self.compress(blocks[0], blocks[1], place[rows, closes] < rate)
         positions = ctx.positions[first] if ctx.positions.ndim == 1 else ctx.positions[rows, first]
         complete = closing[rows, closes]
-        return Entries(
-            self._turn(vectors, positions), closes.masked_fill(~complete, tokens), ctx.segments[rows, closes]
-        )
+        entries = self._turn(vectors, positions)
+        return Entries(entries, rate, closes.masked_fill(~complete, tokens), ctx.segments[rows, closes])
 
     def _go_on(self, raw: Tensor, ctx: Context, cache: BlockCache) -> Entries:
         """Complete what blocks can be completed, and remember the rest."""
@@ -206,9 +219,7 @@ class Compressor(nn.Module):
             vectors = self._turn(self.compress(blocks[:, -n:], blocks[:, :n], numbers == 0), numbers * rate)
             cache.add(vectors, numbers)
         cache.ring.write(raw, seen, ctx.lengths)
-        done = ctx.columns[1] // rate
-        closes = torch.arange(1, done + 1, device=raw.device) * rate - 1
-        return Entries(cache.entries.latents[:, :done], closes)
+        return Entries(cache.entries.latents[:, : ctx.columns[1] // rate], rate)
 
     def new_cache(self, batch_size: int, max_len: int) -> BlockCache:
         """An empty cache with room for the entries of ``max_len`` tokens a row; it grows beyond by doubling."""

@@ -34,6 +34,7 @@ from minideepseek.layers.ring import Ring
 from minideepseek.layers.rope import RoPE
 
 AT_ONCE = 2**24  # scores held at a time; a long prompt goes piece by piece
+Part = tuple[Tensor, Tensor | None]  # vectors, and which of them are visible
 PIECE = 128  # queries in a piece at most: with more, most of what they score lies outside of their windows
 
 
@@ -191,7 +192,7 @@ class SharedKVAttention(nn.Module):
             yield slice(start, min(start + size, tokens))
 
     def read(
-        self, query: Tensor, near: Near, ctx: Context, piece: slice, far: tuple[tuple[Tensor, Tensor], ...] = ()
+        self, query: Tensor, near: Near, ctx: Context, piece: slice, far: tuple[Part, ...] = ()
     ) -> tuple[Tensor, list[Tensor]]:
         """What one piece of the queries finds in its window and among the vectors ``far``, before ``out``.
 
@@ -206,7 +207,15 @@ class SharedKVAttention(nn.Module):
             (B, t, H, c); and attention to the window and to each of ``far``, (B, t, H, S).
         """
         first = max(near.before + piece.start - self.cfg.window + 1, 0)
-        columns = torch.arange(first, near.before + piece.stop, device=query.device)
+        visible = self._in_window(near, ctx, first, piece)
+        window = near.vectors[:, first : near.before + piece.stop], visible
+        return joint_attention(query[:, piece], (window, *far), self.sink, self.cfg.scale)
+
+    def _in_window(self, near: Near, ctx: Context, first: int, piece: slice) -> Tensor | None:
+        """Which vectors from column ``first`` on the queries see, (B or 1, t, S) bool; None for all."""
+        if piece.stop - piece.start == 1 and not isinstance(near.seen, Tensor) and ctx.segments is None:
+            return None
+        columns = torch.arange(first, near.before + piece.stop, device=near.vectors.device)
         own = columns[piece.start - piece.stop :, None]
         visible = ((columns <= own) & (columns > own - self.cfg.window))[None]
         if isinstance(near.seen, Tensor):
@@ -214,8 +223,7 @@ class SharedKVAttention(nn.Module):
         if ctx.segments is not None:
             mine = ctx.segments[:, first : piece.stop]
             visible = visible & (mine[:, piece.start - piece.stop :, None] == mine[:, None])
-        window = near.vectors[:, first : near.before + piece.stop], visible
-        return joint_attention(query[:, piece], (window, *far), self.sink, self.cfg.scale)
+        return visible
 
     def out(self, heads: Tensor, ctx: Context) -> Tensor:
         """What the heads found (B, T, H, c) -> (B, T, D)."""
@@ -230,15 +238,13 @@ class SharedKVAttention(nn.Module):
         return Ring.empty(self.down.weight, batch_size, self.cfg.window, self.cfg.head_dim)
 
 
-def joint_attention(
-    query: Tensor, parts: tuple[tuple[Tensor, Tensor], ...], sink: Tensor, scale: float
-) -> tuple[Tensor, list[Tensor]]:
+def joint_attention(query: Tensor, parts: tuple[Part, ...], sink: Tensor, scale: float) -> tuple[Tensor, list[Tensor]]:
     """One softmax over the vectors of all parts and the sink, in float32 at least.
 
     Args:
         query: (B, T, H, c).
-        parts: for each its vectors, (B, S, c) or, where each query has its own, (B, T, S, c); and which of them each
-            query may see, (B or 1, T, S) bool.
+        parts: each with its vectors, (B, S, c) or, where each query has its own, (B, T, S, c); and which of them each
+            query may see, (B or 1, T, S) bool, or None for all.
         sink: (H,) a score that takes its share and brings nothing.
         scale: factor on the other scores.
 
@@ -252,8 +258,8 @@ def joint_attention(
             products = (query.flatten(1, 2) @ vectors.mT).unflatten(1, (tokens, heads))
         else:
             products = query @ vectors.mT
-        wide = products.to(torch.promote_types(products.dtype, torch.float32)) * scale
-        scores.append(wide.masked_fill(~visible[:, :, None], -torch.inf))
+        products = products.to(torch.promote_types(products.dtype, torch.float32)) * scale
+        scores.append(products if visible is None else products.masked_fill(~visible[:, :, None], -torch.inf))
     scores.append(sink.to(scores[0].dtype)[:, None].expand(*query.shape[:3], 1))
     attention = torch.cat(scores, -1).softmax(-1)
     *shares, _ = attention.split([part.shape[-1] for part in scores], -1)
