@@ -133,13 +133,10 @@ class SparseAttention(nn.Module):
         Returns:
             (B, T, D).
         """
-        batch, tokens, k = places.shape
-        # Row by row the library copies whole latents; one index for all rows would make it go number by number.
-        rows = [row.index_select(0, place) for row, place in zip(latents, places.flatten(1), strict=True)]
-        own = (rows[0] if batch == 1 else torch.cat(rows)).view(batch * tokens, k, -1)  # each query has its own text
+        own = fetch(latents, places).flatten(0, 1)  # each query is a row with a text of its own
         mask = None if there is None else there.flatten(0, 1)[:, None, None]
         y = self.mla.attend(query.flatten(0, 1)[:, None], own, mask, "absorbed")
-        return y.view(batch, tokens, -1)
+        return y.view(*places.shape[:2], -1)
 
     def _learn(self, question: Question, keys: Tensor, query: Tensor, latents: Tensor, ctx: Context) -> Tensor:
         """Add the loss and report the recall; returns what was chosen, (B, T, S) bool."""
@@ -176,6 +173,13 @@ class SparseAttention(nn.Module):
         """An empty cache for ``max_len`` tokens a row; it grows beyond by doubling."""
         keys = self.indexer.key.weight.new_zeros(batch_size, max_len, self.cfg.indexer.head_dim)
         return SparseCache(self.mla.new_cache(batch_size, max_len), LatentCache(keys))
+
+
+def fetch(vectors: Tensor, places: Tensor) -> Tensor:
+    """vectors (B, S, W) at places (B, T, k) -> (B, T, k, W)."""
+    # Row by row the library copies whole vectors; one index for all rows would make it go number by number.
+    rows = [row.index_select(0, place) for row, place in zip(vectors, places.flatten(1), strict=True)]
+    return (rows[0] if len(rows) == 1 else torch.cat(rows)).view(*places.shape, -1)
 
 
 def seen(ctx: Context, n_keys: int) -> Tensor:

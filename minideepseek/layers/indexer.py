@@ -148,8 +148,10 @@ def index_scores(question: Question, keys: Tensor) -> Tensor:
     if tokens <= FEW:
         # bfloat16 products are compiled for each new shape, and a decode has one key more at each step: cut here, the
         # long part keeps its shape for 64 steps.
-        cut = keys.shape[1] // 64 * 64
-        return torch.cat([_few(question, part) for part in (keys[:, :cut], keys[:, cut:])], -1)
+        cut = keys.shape[1] // 64 * 64 if keys.dtype == torch.bfloat16 else 0
+        if 0 < cut < keys.shape[1]:
+            return torch.cat([_few(question, part) for part in (keys[:, :cut], keys[:, cut:])], -1)
+        return _few(question, keys)
     products = (queries.flatten(1, 2) @ keys.mT).to(weights.dtype).relu().view(batch, tokens, heads, -1)
     return (weights[:, :, None] @ products).squeeze(2)
 
@@ -157,7 +159,7 @@ def index_scores(question: Question, keys: Tensor) -> Tensor:
 def _few(question: Question, keys: Tensor) -> Tensor:
     """``index_scores`` of a few queries: with these second, a product is several times as quick."""
     queries, weights = question
-    products = torch.bmm(keys, queries.flatten(1, 2).mT).to(weights.dtype).relu()  # (B, S, T·H)
+    products = torch.bmm(keys, queries.flatten(1, 2).mT).relu_().to(weights.dtype)  # (B, S, T·H)
     each = zip(products.split(queries.shape[2], -1), weights.unbind(1), strict=True)
     return torch.cat([product @ weight[..., None] for product, weight in each], -1).mT
 
