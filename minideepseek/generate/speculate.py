@@ -123,7 +123,8 @@ def speculate(
         record: what to count in.
 
     Raises:
-        UserError: the model has nothing to draft with, or ``record`` has counted for a chain of another length.
+        UserError: the model has nothing to draft with, or ``record`` has counted for a chain of another length; when
+            the first token is asked for: a chain longer than the model's caches can take back.
     """
     depth = len(model.mtp)
     if not depth:
@@ -154,15 +155,17 @@ def _speculate(
     modules: Any = model.mtp
     room = width + min(max_new_tokens, 1024) + depth  # of the caches; they grow, many texts end long before
     cache = model.new_cache(batch, room)
-    own = Cache([module.block.attention.new_cache(batch, room) for module in modules], batch)
+    layers = [module.block.attention.new_cache(batch, room) for module in modules]
+    own = [Cache(layers, batch) for _ in modules]  # each keeps count of what its module has read
+    _check_spare([cache, *own], depth)
     rows = [_Row(ids[:n], n, n + max_new_tokens) for ids, n in zip(prompts.tolist(), lengths, strict=True)]
     told = 0
 
-    starts = [0] * batch  # place of the first column of what is at hand of the model's reading
+    starts = [0] * batch  # place of the first column of ``read``, what is at hand of the model's reading
     short = prompts.new_tensor(lengths) if min(lengths) < width else None
-    read = model.hidden(prompts, model.context(prompts, cache=cache, lengths=short))  # (B, columns, D)
+    hidden, read = model.trunk(prompts, model.context(prompts, cache=cache, lengths=short))  # (B, columns, ...)
     newest = [n - 1 for n in lengths]  # column of ``read`` that the last known token was drawn from
-    for row, token in zip(rows, sampling.draw(model.logits(_columns(read, newest)), generator).tolist(), strict=True):
+    for row, token in zip(rows, sampling.draw(model.logits(_columns(hidden, newest)), generator).tolist(), strict=True):
         row.grow([token], eos_id)
     while True:
         for column in _ready(rows, told, eos_id):
@@ -175,15 +178,15 @@ def _speculate(
             row.drafts.clear()
         for k, module in enumerate(modules, 1):
             ids = _window(rows, [start + k for start in starts], read.shape[1], prompts)
-            handed = module(handed, model.embed(ids), _standing(model, ids, own, starts, short))
-            chances.append(_chances(model.logits(_columns(handed, newest)), sampling))
+            handed = module(handed, model.embed(ids), _standing(model, ids, own[k - 1], starts, short))
+            chances.append(_chances(model.logits(module.read(_columns(handed, newest))), sampling))
             for row, token in zip(rows, _draw(chances[-1], sampling, generator), strict=True):
                 row.drafts.append(token)
         short = None  # only prompts are padded
         begins = [len(row.ids) - 1 for row in rows]  # the last known token, which the model has not read yet
         ids = _window(rows, begins, depth + 1, prompts)
-        judged = model.hidden(ids, _standing(model, ids, cache, begins))
-        wanted = _chances(model.logits(judged), sampling)
+        hidden, judged = model.trunk(ids, _standing(model, ids, cache, begins))
+        wanted = _chances(model.logits(hidden), sampling)
         accepted, tokens = _judge(wanted, chances, [row.drafts for row in rows], sampling, generator)
         record.count([n for n, row in zip(accepted, rows, strict=True) if not row.finished])
         if depth > 1:
@@ -197,6 +200,16 @@ def _speculate(
             max(depth - 2 + row.grow([*row.drafts[:n], token], eos_id), 0)
             for row, n, token in zip(rows, accepted, tokens, strict=True)
         ]
+
+
+def _check_spare(caches: list[Cache], depth: int) -> None:
+    back = 2 * depth - 1  # modules read the last depth - 1 places again, after at most depth drafts that fell
+    spare = min((cache.spare for cache in caches if cache.spare is not None), default=back)
+    if back > spare:
+        raise UserError(
+            f"a chain of {depth} modules takes back up to {back} tokens, and this model's layers can take back "
+            f"{spare}: they keep no more than a window; decode without speculative=True"
+        )
 
 
 def _chances(logits: Tensor, sampling: Sampling) -> Tensor:
