@@ -41,18 +41,20 @@ class Ring:
     def last(self, n: int, seen: int | Tensor) -> Tensor:
         """The vectors (B, n, width) of the ``n`` tokens before position ``seen``, oldest first.
 
-        What would stand before the beginning of the text is anything finite.
+        What would stand before the beginning of the text is anything finite. It may be a view of the ring.
 
         Args:
             n: how many.
             seen: tokens that came before; (B,) where the rows differ.
         """
-        back = torch.arange(-n, 0, device=self.slots.device)
         size = self.slots.shape[1]
         if isinstance(seen, Tensor):
             rows = torch.arange(len(seen), device=seen.device)[:, None]
+            back = torch.arange(-n, 0, device=seen.device)
             return self.slots[rows, (seen[:, None] + back) % size]
-        return self.slots[:, (seen + back) % size]
+        first = (seen - n) % size
+        behind = self.slots[:, first : first + n]
+        return behind if first + n <= size else torch.cat([behind, self.slots[:, : first + n - size]], 1)
 
     def write(self, vectors: Tensor, seen: int | Tensor, lengths: Tensor | None = None) -> None:
         """Remember what came after position ``seen``.
@@ -64,10 +66,13 @@ class Ring:
         """
         batch, tokens, _ = vectors.shape
         size = self.slots.shape[1]
-        last = torch.arange(-min(tokens, size), 0, device=vectors.device)
         if lengths is None and not isinstance(seen, Tensor):
-            self.slots[:, (seen + tokens + last) % size] = vectors[:, -len(last) :]
+            vectors = vectors[:, -size:]
+            n, first = vectors.shape[1], (seen + tokens - vectors.shape[1]) % size
+            self.slots[:, first : first + n] = vectors[:, : size - first]
+            self.slots[:, : max(first + n - size, 0)] = vectors[:, size - first :]
             return
+        last = torch.arange(-min(tokens, size), 0, device=vectors.device)
         columns = (tokens if lengths is None else lengths[:, None]) + last.expand(batch, -1)
         rows = torch.arange(batch, device=vectors.device)[:, None]
         slots = (columns + (seen[:, None] if isinstance(seen, Tensor) else seen)) % size
