@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from minideepseek.accounting import report
+from minideepseek.accounting import cache_elements, report
 from minideepseek.generations import generations
 from minideepseek.model import ModelConfig
 from minideepseek.viz.style import GOLD, INK, MUTED, NAVY, RULE, SKY, TEAL, Picture, bare, canvas
@@ -31,13 +31,13 @@ def _step(name: str, date: str, change: str, key: str | None = None) -> Step:
 
 
 FAMILY = (
-    _step("V1", "Jan 2024", "LLaMA's block, its own data, schedule and scaling laws", "v1-67b"),
+    _step("V1", "Jan 2024", "LLaMA's block; own data, schedule, scaling laws", "v1-67b"),
     _step("MoE", "Jan 2024", "many small experts, of which a token uses a few", "moe-16b"),
     _step("V2", "May 2024", "attention that caches one small vector a token", "v2"),
     _step("V3", "Dec 2024", "balance without a loss; two tokens ahead; FP8", "v3"),
     _step("R1", "Jan 2025", "V3, taught to reason by rewards that can be checked"),
-    _step("V3.2", "Dec 2025", "each token reads a few thousand others, not all"),
-    _step("V4", "Jun 2026", "compressed attention, wider streams, Muon"),
+    _step("V3.2", "Dec 2025", "each token reads a few thousand others, not all", "v3.2"),
+    _step("V4", "Jun 2026", "compressed attention, wider streams, Muon", "v4-pro"),
 )
 
 
@@ -53,7 +53,7 @@ def family(steps: Sequence[Step] = FAMILY, *, title: str, seq_len: int = 131_072
     """
     counts = [None if step.config is None else report(step.config) for step in steps]
     totals = [found.parameters for found in counts if found]
-    caches = [found.cache_bytes_per_token * seq_len for found in counts if found]
+    caches = [2 * cache_elements(step.config, seq_len) for step in steps if step.config is not None]
     figure, (axes,) = canvas(title, height=0.62 * len(steps) + 0.9)
     bare(axes).set_aspect("auto")
     last = len(steps) - 1
@@ -64,14 +64,14 @@ def family(steps: Sequence[Step] = FAMILY, *, title: str, seq_len: int = 131_072
         y = last - row
         _name(axes, y, step, found is not None)
         axes.text(1.25, y, step.change, va="center", fontsize=10.5, color=INK)
-        if found is None:
+        if found is None or step.config is None:
             axes.text(6.55, y, "later in the course", va="center", fontsize=10, color=MUTED, style="italic")
             continue
         atwork = found.activated["everything"]
         _bars(axes, 6.55, y, 2.3, found.parameters / max(totals), atwork / max(totals))
         of_them = "" if atwork == found.parameters else f", {_billions(atwork)} at work"
         axes.text(6.55, y - 0.3, f"{_billions(found.parameters)}{of_them}", va="center", fontsize=9.5, color=INK)
-        cache = found.cache_bytes_per_token * seq_len
+        cache = 2 * cache_elements(step.config, seq_len)
         axes.add_patch(Rectangle((9.3, y - 0.08), 1.9 * cache / max(caches), 0.26, color=GOLD))
         axes.text(9.3, y - 0.3, f"{cache / 2**30:.1f} GiB", va="center", fontsize=9.5, color=INK)
     axes.set(xlim=(-0.05, 11.3), ylim=(-0.6, last + 0.95))

@@ -20,6 +20,7 @@ import torch
 
 import minideepseek as mds
 from minideepseek import data, viz
+from minideepseek.accounting import cache_elements
 from minideepseek.train import TrainConfig, prepare_cpu, train
 from minideepseek.viz.family import family
 
@@ -72,14 +73,15 @@ def changes(old, new):
     return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
-chain = ["v1-67b", "moe-16b", "v2", "v3"]
+chain = ["v1-67b", "moe-16b", "v2", "v3", "v3.2", "v4-pro"]
 for before, after in itertools.pairwise(chain):
     print(f"{before:>8} -> {after:8} changes: {', '.join(changes(mds.generations[before], mds.generations[after]))}")
 
 # %% [markdown]
-# Width and depth change every time. Besides, the MoE model touches only the feed-forward layers (`ffn`) and goes back
-# to plain attention heads; V2 replaces `attention`; V3 adds `mtp`, the look at the token after next, and other experts.
-# The parts themselves say what they are:
+# Width and depth change nearly every time. Besides, the MoE model touches only the feed-forward layers (`ffn`) and goes
+# back to plain attention heads; V2 replaces `attention`; V3 adds `mtp`, the look at the token after next, and other
+# experts. V3.2 is V3 with an indexer in its attention, and nothing else. V4 leaves hardly a stone on another: even the
+# `residual`, the sum that has run through every network since 2015, is new. The parts themselves say what they are:
 
 # %%
 v2, v3 = mds.generations["v2"], mds.generations["v3"]
@@ -87,6 +89,9 @@ print(v2.attention, "\n")
 print("V2 routes with", v2.layers[-1][1].router, "\n")
 print("V3 routes with", v3.layers[-1][1].router)
 assert v2.attention == v3.attention  # V3 keeps V2's attention, number for number
+print()
+for layer, (attention, _) in enumerate(mds.generations["v4-pro"].layers[:4]):
+    print(f"V4 Pro, layer {layer}, attends with {type(attention).__name__}, {attention.rate} tokens to an entry")
 
 # %% [markdown]
 # ## 4 · Look inside: the three bills, computed
@@ -95,7 +100,7 @@ assert v2.attention == v3.attention  # V3 keeps V2's attention, number for numbe
 # of them, and those at work for one token.
 
 # %%
-family_now = ["v1-7b", "v1-67b", "moe-16b", "v2", "v3"]
+family_now = ["v1-7b", "v1-67b", "moe-16b", "v2", "v3", "v3.2", "v4-flash", "v4-pro"]
 reports = {name: mds.report(mds.generations[name]) for name in family_now}
 for name, found in reports.items():
     share = found.activated["everything"] / found.parameters
@@ -104,12 +109,17 @@ assert reports["v1-67b"].parameters == 67_425_001_472
 assert reports["v3"].parameters == 671_026_404_352
 
 # %% [markdown]
-# V3 has ten times the parameters of V1's large model, and uses half as many for a token. The second bill, the cache:
+# V3 has ten times the parameters of V1's large model, and uses half as many for a token; V4 Pro has 23 times as many. The
+# second bill, the cache:
 
 # %%
 cache = {name: found.cache_bytes_per_token / 1024 for name, found in reports.items()}
 assert cache["v3"] < cache["v1-67b"] / 5
-viz.bars(cache, unit="KiB for each token of the past (bfloat16)", title="The past became cheap with V2", digits=0)
+assert cache["v4-pro"] < cache["v3.2"] / 8
+viz.bars(
+    cache, unit="KiB for each token of the past (bfloat16)", digits=0,
+    title="The past became cheap with V2, and much cheaper with V4",
+)  # fmt: skip
 
 # %% [markdown]
 # And the third: floating-point operations to train on one token, forward and backward, in texts of 4,096 tokens.
@@ -128,7 +138,7 @@ def bill(generation="v3", tokens=131_072):
     found = mds.report(mds.generations[generation], seq_len=tokens)
     gigabytes = {
         "weights": 2 * found.parameters / 2**30,
-        f"cache of {tokens:,} tokens": found.cache_bytes_per_token * tokens / 2**30,
+        f"cache of {tokens:,} tokens": 2 * cache_elements(mds.generations[generation], tokens) / 2**30,
     }
     return viz.bars(gigabytes, unit="GiB (bfloat16)", title=f"What {generation} needs to hold one text", digits=1)
 
@@ -280,12 +290,12 @@ assert memory.nbytes == announced
 # themselves and take one look at a batch.
 
 # %%
-for name in ("v1-mini", "moe-mini", "v2-mini", "v3-mini"):
+for name in ("v1-mini", "moe-mini", "v2-mini", "v3-mini", "v3.2-mini", "v4-mini"):
     config, found = mds.generations[name], mds.report(mds.generations[name])
     first = mds.Transformer(config, seed=0).loss(batch).lm.item()
     atwork, kept = found.activated["everything"], found.cache_elements_per_token
     print(
-        f"{name:>8}: {found.parameters:>9,} parameters, {atwork:>9,} at work, {kept} numbers a token, loss {first:.2f}"
+        f"{name:>9}: {found.parameters:>9,} parameters, {atwork:>9,} at work, caches {kept:3} a token, loss {first:.2f}"
     )
     assert abs(first - math.log(2048)) < 0.4
 
@@ -344,6 +354,7 @@ V3 has 671 B parameters, 37 B at work | V3 report, abstract | {reports["v3"].par
 V2 caches 93.3 % less than V1 67B | V2 report, abstract | {elements:.1%} by numbers, {stored:.1%} with 6 bits | exact
 the package computes what transformers computes | this course | error {error:.0e} | exact
 a small model learns stories in a minute | this course | {loss:.1f} to {final["valid_loss"]:.2f} nats | shown
+V4 Pro caches 10 % of V3.2's bytes | V4 report, abstract | {cache["v4-pro"] / cache["v3.2"]:.0%} in numbers of 16 bits; lesson 15 counts bits | shown
 V3 is a better model than V1 | V3 report, table 3 | needs trillions of tokens | not at this size
 """)
 
@@ -361,7 +372,8 @@ V3 is a better model than V1 | V3 report, table 3 | needs trillions of tokens | 
 # `--resume`.
 #
 # Then go on: [01, from text to tokens](01_text_to_tokens.ipynb), [02, a block from bricks](02_v1_block.ipynb),
-# [03, training](03_training_v1.ipynb), [04, scaling laws](04_scaling_laws.ipynb).
+# [03, training](03_training_v1.ipynb), [04, scaling laws](04_scaling_laws.ipynb); and from there through the experts and
+# the latents to V3 and V4, a lesson for each step.
 
 # %% jupyter={"source_hidden": true}
 even = {name: found.parameters / found.cache_elements_per_token for name, found in reports.items()}
