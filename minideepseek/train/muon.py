@@ -29,8 +29,9 @@ EPS_NORM, EPS_ADAMW = 1e-7, 1e-20
 # then two whose slope at one is zero, which settle there.
 COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 8 + ((2.0, -1.5, 0.5),) * 2
 
-# Elements multiplied at once. Many small matrices keep a processor busier than one, as long as they fit into its cache.
-CPU_BATCH, GPU_BATCH = 2**19, 2**24
+# Elements multiplied at once. Many small matrices keep a processor busier than one, as long as they fit into its cache;
+# in bfloat16, whose library is slow to start, it takes more of them.
+CPU_BATCH, CPU_BATCH_16, GPU_BATCH = 2**16, 2**19, 2**24
 
 
 def orthogonalise(x: Tensor) -> Tensor:
@@ -45,13 +46,22 @@ def orthogonalise(x: Tensor) -> Tensor:
     """
     if x.shape[-2] > x.shape[-1]:  # X X^T is smaller than X^T X then
         return orthogonalise(x.mT).mT
+    found = torch.empty_like(x, memory_format=torch.contiguous_format)
+    alone = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] >= 128 and MKL_IS_SLOW
+    on_cpu = CPU_BATCH_16 if x.itemsize == 2 else CPU_BATCH
+    batch = on_cpu if x.device.type == "cpu" else GPU_BATCH
+    n = 1 if alone else max(1, batch // max(1, x[0].numel()))
+    for part, target in zip(x.split(n), found.split(n), strict=True):  # small enough to stay in the cache all the way
+        part = _shrink(part)
+        target.copy_(_iterate_one(part[0]) if alone else _iterate(part))
+    return found
+
+
+def _shrink(x: Tensor) -> Tensor:
+    """(N, R, C) divided by their Frobenius norms: no singular value is greater than that."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
-    x = (x / (norm + EPS_NORM)).to(x.dtype).contiguous()  # no singular value is greater than the Frobenius norm
-    if x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] >= 128 and MKL_IS_SLOW:
-        return torch.stack([_iterate_one(matrix) for matrix in x])
-    batch = CPU_BATCH if x.device.type == "cpu" else GPU_BATCH
-    return torch.cat([_iterate(part) for part in x.split(max(1, batch // x[0].numel()))])
+    return (x / (norm + EPS_NORM)).to(x.dtype).contiguous()
 
 
 def _iterate(x: Tensor) -> Tensor:
@@ -66,7 +76,11 @@ def _iterate_one(x: Tensor) -> Tensor:
     """The same on (R, C), where a product of two matrices has a quicker library than a batch of them."""
     for a, b, c in COEFFICIENTS:
         gram = product(x, x)  # which multiplies by its second argument's transpose; ``gram`` is its own
-        x = product(b * gram + c * product(gram, gram), x.t()) + a * x
+        step = c * gram
+        step.diagonal().add_(b)
+        step = product(gram, step)
+        step.diagonal().add_(a)  # a X + (b G + c G^2) X in one product
+        x = product(step, x.t())
     return x
 
 
