@@ -25,6 +25,7 @@ from minideepseek.model import ModelConfig, Transformer
 
 CONFIG = "config.json"
 WHOLE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+WHOLE_NUMBERS = (torch.int64, torch.int32)
 
 
 class SavesItself(Protocol):
@@ -155,10 +156,17 @@ def _tensors(directory: Path, config: dict[str, Any], dtype: torch.dtype | None)
     """The checkpoint's tensors, whole; those in FP8 in ``dtype``, or the one that config.json names."""
     block = fp8.block_size(config)
     if block is None:
-        return read_weights(directory)
+        return _named(read_weights(directory), FORMATS[config["model_type"]])
     named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
     whole = dtype or (named if isinstance(named, torch.dtype) and named.is_floating_point else torch.bfloat16)
     return fp8.dequantised(read_weights(directory), block, whole)
+
+
+def _named(tensors: Iterator[tuple[str, Tensor]], form: ModuleType) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under the names that their format knows them by."""
+    if not hasattr(form, "released"):
+        return tensors
+    return (found for name, tensor in tensors for found in form.released(name, tensor))
 
 
 def _config(directory: Path) -> dict[str, Any]:
@@ -248,15 +256,16 @@ def _import(
             continue
         mine, start, end = places.pop(name)
         shape = (end - start, *ours[mine].shape[-1:]) if ours[mine].ndim > 1 else (end - start,)
-        if tensor.shape != shape or tensor.dtype not in WHOLE:
+        counts = not ours[mine].is_floating_point()  # a table of experts, whole numbers of any width
+        if tensor.shape != shape or tensor.dtype not in (WHOLE_NUMBERS if counts else WHOLE):
             raise UserError(
                 f"{directory}: tensor {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but config.json asks "
-                f"for floating-point numbers of shape {shape}; weights and config are of different models"
+                f"for {'whole' if counts else 'floating-point'} numbers of shape {shape}; weights and config are of "
+                f"different models"
             )
         if mine not in state:
-            state[mine] = torch.empty(
-                ours[mine].shape, dtype=tensor.dtype if mine in kept else dtype or tensor.dtype, device=device
-            )
+            kind = ours[mine].dtype if counts else tensor.dtype if mine in kept else dtype or tensor.dtype
+            state[mine] = torch.empty(ours[mine].shape, dtype=kind, device=device)
         rows = state[mine].flatten(0, -2) if tensor.ndim > 1 else state[mine]
         rows[start:end] = tensor
     for mine, _, _ in places.values():

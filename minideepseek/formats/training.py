@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, get_args, get_origin, get_type_hints
 
 from minideepseek.errors import UserError
 from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, ExpertBalance, LossFree
 from minideepseek.layers.capacity import Capacity
+from minideepseek.layers.compressed import CSA
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.moe import MoE
 from minideepseek.layers.mtp import MTP
+from minideepseek.layers.router import TopK
 from minideepseek.model import ModelConfig
 
 KEY = "minideepseek"
@@ -69,12 +71,12 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
     if changes:
         if _mixture(told) is None:
             raise ValueError(f"it has {', '.join(changes)} for experts, and the model has none")
-        ffn = tuple(replace(ffn, **changes) if isinstance(ffn, MoE) else ffn for _, ffn in told.layers)
+        ffn = tuple(replace(ffn, **changes) if _chooses(ffn) else ffn for _, ffn in told.layers)
         told = replace(told, ffn=ffn)
     if "stage" in found:
         if _stage(told) is None:
             raise ValueError("it has a stage, and the model no indexers")
-        staged = (replace(a, stage=found["stage"]) if isinstance(a, DSA) else a for a, _ in told.layers)
+        staged = (replace(a, stage=found["stage"]) if isinstance(a, DSA | CSA) else a for a, _ in told.layers)
         told = replace(told, attention=tuple(staged))
     if "mtp" in found:
         mtp = _build(MTP, found["mtp"])
@@ -85,11 +87,16 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
 
 
 def _stage(cfg: ModelConfig) -> str | None:
-    return next((attention.stage for attention, _ in cfg.layers if isinstance(attention, DSA)), None)
+    return next((attention.stage for attention, _ in cfg.layers if isinstance(attention, DSA | CSA)), None)
 
 
 def _mixture(cfg: ModelConfig) -> MoE | None:
-    return next((ffn for _, ffn in cfg.layers if isinstance(ffn, MoE)), None)
+    return next((ffn for _, ffn in cfg.layers if _chooses(ffn)), None)
+
+
+def _chooses(ffn: object) -> TypeGuard[MoE]:
+    """Whether it is a mixture that chooses its experts: one that looks them up has nothing to balance."""
+    return isinstance(ffn, MoE) and isinstance(ffn.router, TopK)
 
 
 def _loss(item: object) -> Any:
