@@ -13,7 +13,7 @@ from minideepseek.data import prepare
 from minideepseek.errors import UserError
 from minideepseek.generations import generations
 from minideepseek.model import ModelConfig
-from minideepseek.train import Interrupted, TrainConfig, train
+from minideepseek.train import Interrupted, TrainConfig, recipe, train
 
 EXAMPLE = "v1-mini"  # whose defaults --help shows where no generation is named
 
@@ -25,7 +25,7 @@ def main(args: Sequence[str]) -> None:
         raise UserError("name a generation to train; " + did_you_mean("", generations))
     if name is not None and name not in generations:
         raise UserError(f"no generation {name!r}; " + did_you_mean(name, generations))
-    options = _model_options(generations[name or EXAMPLE])
+    options, settings = _model_options(generations[name or EXAMPLE]), recipe(name or EXAMPLE)
 
     def run(
         *,
@@ -35,7 +35,7 @@ def main(args: Sequence[str]) -> None:
         max_tokens: int | None = None,
         resume: bool = False,
         extend: Path | None = None,
-        train: tyro.conf.OmitArgPrefixes[TrainConfig] = TrainConfig(),  # noqa: B008  (frozen)
+        train: tyro.conf.OmitArgPrefixes[TrainConfig] = settings,
         model: options = options(),  # type: ignore[valid-type]  # noqa: B008  (frozen, made for this generation)
     ) -> None:
         """Train a generation, from nothing or from its last checkpoint.

@@ -6,6 +6,7 @@ from minideepseek.train.interrupt import Interrupted
 from minideepseek.train.loop import Result, train
 from minideepseek.train.metrics import read_metrics
 from minideepseek.train.pretrained import trained
+from minideepseek.train.recipes import recipe
 from minideepseek.train.stages import add_indexers, enter_stage
 from minideepseek.train.threads import choose_threads, explain_threads, prepare_cpu
 
@@ -21,6 +22,7 @@ __all__ = [
     "explain_threads",
     "prepare_cpu",
     "read_metrics",
+    "recipe",
     "train",
     "trained",
 ]

@@ -29,7 +29,7 @@ from minideepseek.train.metrics import MetricsLog, Record
 from minideepseek.train.optimizer import new_optimizer, set_lr
 from minideepseek.train.precision import Replica
 from minideepseek.train.schedule import factor, shared_steps
-from minideepseek.train.source import TrainingData, digest
+from minideepseek.train.source import TrainingData, deal_experts, digest
 from minideepseek.train.stages import freeze
 from minideepseek.train.threads import keep_memory, threads
 
@@ -109,6 +109,7 @@ def train(
         torch.manual_seed(cfg.seed)
         if isinstance(model, ModelConfig):
             model = Transformer(model, seed=cfg.seed)
+            deal_experts(model, data.train)
         model.to(device).float().train()
         freeze(model)
         run = _Run(model, data, cfg, folder, start)

@@ -18,9 +18,9 @@ from minideepseek.errors import UserError
 from minideepseek.files import user_errors
 from minideepseek.generations import generations
 from minideepseek.model import Transformer
-from minideepseek.train.config import TrainConfig
 from minideepseek.train.loop import train
 from minideepseek.train.precision import choose_dtype
+from minideepseek.train.recipes import recipe
 from minideepseek.train.source import digest
 
 RECIPE = 1  # raise when the same settings lead to another model than before
@@ -34,7 +34,7 @@ def trained(
     Args:
         name: of a generation.
         data: a corpus, as ``minideepseek train --data`` takes it.
-        steps: of training; None takes ``TrainConfig``'s.
+        steps: of training; None takes the recipe's.
         seed: of the weights and of the data.
         progress: show progress bars while something is made.
 
@@ -47,7 +47,7 @@ def trained(
     if name not in generations:
         raise UserError(f"no generation {name!r}; there are {', '.join(generations)}")
     model_cfg = generations[name]
-    cfg = TrainConfig(seed=seed, eval_every=0, device="cpu")
+    cfg = replace(recipe(name), seed=seed, eval_every=0, device="cpu")
     cfg = replace(cfg, steps=steps or cfg.steps, dtype=choose_dtype(cfg.dtype, torch.device("cpu")))
     tokens = prepare(data, vocab_size=model_cfg.vocab_size, seed=seed, progress=progress)
     key = hashlib.blake2b(repr((RECIPE, model_cfg, cfg, digest(tokens.train))).encode(), digest_size=8).hexdigest()

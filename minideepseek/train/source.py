@@ -6,10 +6,14 @@ import hashlib
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from minideepseek.checkpoint import SavesItself
+from minideepseek.layers.hashed import HashRouter
 
 SLICES, SLICE = 64, 4096  # what is looked at of a large corpus: evenly spread tokens
+COUNTED = 2**24  # tokens that are enough to know which are frequent
 
 
 class Tokenizing(SavesItself, Protocol):
@@ -44,3 +48,16 @@ def digest(tokens: np.ndarray) -> str:
         start = i * SLICE if len(tokens) <= SLICES * SLICE else i * (len(tokens) - SLICE) // (SLICES - 1)
         found.update(np.ascontiguousarray(tokens[start : start + SLICE], dtype="<u4").tobytes())
     return found.hexdigest()
+
+
+def frequencies(tokens: np.ndarray, vocab_size: int) -> Tensor:
+    """(V,) how often each token occurs among up to COUNTED of ``tokens``, evenly spread."""
+    seen = np.asarray(tokens[:: -(-len(tokens) // COUNTED)], dtype=np.int64)
+    return torch.from_numpy(np.bincount(seen, minlength=vocab_size))
+
+
+def deal_experts(model: nn.Module, tokens: np.ndarray) -> None:
+    """Let the tables of a new model's hash routers follow the frequencies of what it is going to read."""
+    routers = [module for module in model.modules() if isinstance(module, HashRouter)]
+    for router in routers:
+        router.follow(frequencies(tokens, len(router.table)))

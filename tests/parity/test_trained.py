@@ -1,4 +1,4 @@
-"""From the command line to transformers: what ``minideepseek train v3-mini`` writes is a model of theirs."""
+"""From the command line to transformers: what ``minideepseek train`` writes is a model of theirs."""
 
 import pytest
 import torch
@@ -11,15 +11,23 @@ from minideepseek.cli import main
 SHORT = ("--steps", "12", "--batch-size", "4", "--seq-len", "32", "--eval-every", "0", "--threads", "1")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a v3-mini, all of its layers, trained for a moment on a text of the user's own."""
-    folder = tmp_path_factory.mktemp("run")
+def train(name, folder):
+    """The folder of a mini, all of its layers, trained for a moment on a text of the user's own."""
     text = folder / "notes.txt"
     text.write_text("\n\n".join(f"Note {i}: the {i}th day was {'sunny' if i % 3 else 'wet'}." for i in range(400)))
-    out = folder / "v3"
-    main(["train", "v3-mini", "--out", str(out), "--data", f"file:{text}", "--model.vocab-size", "300", *SHORT])
+    out = folder / name
+    main(["train", name, "--out", str(out), "--data", f"file:{text}", "--model.vocab-size", "300", *SHORT])
     return out
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return train("v3-mini", tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def trained_v4(tmp_path_factory):
+    return train("v4-mini", tmp_path_factory.mktemp("run"))
 
 
 def prompts() -> torch.Tensor:
@@ -52,3 +60,18 @@ def test_its_tokenizer_and_its_module_are_theirs_too(trained, monkeypatch):
     ours = us.mtp[0](us.hidden(ids, us.context(ids))[:, :-1], us.embed(ids[:, 1:]), us.context(ids[:, :-1]))
     theirs = ahead.forward_layer(0, read[:, :-1], torch.arange(6)[None], None, input_ids=ids[:, 1:])
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@torch.no_grad()
+def test_transformers_continues_what_the_command_trained_of_v4(trained_v4):
+    us, them = mds.load(trained_v4), AutoModelForCausalLM.from_pretrained(trained_v4).eval()
+    first, *rest = [block.ffn.router for block in us.blocks]
+    assert max(router.bias.abs().max() for router in rest) > 0  # corrected in training, and kept
+    assert not torch.equal(first.table, mds.Transformer(us.cfg).blocks[0].ffn.router.table)  # as frequent as here
+    ids = torch.randint(0, 300, (2, 70), generator=torch.Generator().manual_seed(0))  # longer than the window
+    ours, theirs = us(ids), them(ids, use_cache=False).logits
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    expected = them.generate(prompts(), max_new_tokens=40, do_sample=False, eos_token_id=None, pad_token_id=0)
+    for speculative in (False, True):
+        text = mds.generate(us, prompts(), max_new_tokens=40, temperature=0.0, speculative=speculative)
+        assert torch.equal(text, expected)
