@@ -19,6 +19,7 @@ text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HT
 experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
 latent      ``latent_diagram``, ``matrices``: latent attention
 ahead       ``chain_diagram``: a module that looks one token further
+blocks      ``sight``: what a query sees of compressed text
 streams     ``stream_diagram``, ``birkhoff``: several residual streams, and where the matrices live that mix them
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
@@ -37,6 +38,7 @@ except ImportError:
 from minideepseek.viz.ahead import chain_diagram
 from minideepseek.viz.answers import answer
 from minideepseek.viz.attention import attention_map, head_sharing
+from minideepseek.viz.blocks import sight
 from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
 from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
@@ -92,6 +94,7 @@ __all__ = [
     "rows_of_documents",
     "runs",
     "shares",
+    "sight",
     "stream_diagram",
     "three_axes",
     "two_rulers",
