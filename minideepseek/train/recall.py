@@ -7,18 +7,26 @@ long rows alone leave a small model for thousands of steps at guessing among the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minideepseek.context import Context
 from minideepseek.data.recall import Recall, RecallRows
 from minideepseek.model import Transformer
 
 
 def answer_logits(model: Transformer, rows: RecallRows) -> Tensor:
     """(B, Q, V) what the model says after each question; it sees the answers to earlier ones."""
+    return _asked(model, rows)[0]
+
+
+def _asked(model: Transformer, rows: RecallRows) -> tuple[Tensor, Context]:
     ids = rows.ids[:, :-1]
-    return model.logits(model.hidden(ids, model.context(ids))[:, rows.asked])
+    ctx = model.context(ids)
+    return model.logits(model.hidden(ids, ctx)[:, rows.asked]), ctx
 
 
 def found(model: Transformer, rows: RecallRows) -> Tensor:
@@ -38,6 +46,7 @@ def teach(
     tokens: int = 4096,
     short_first: float = 0.6,
     seed: int = 0,
+    watch: Callable[[int, Context], object] | None = None,
 ) -> list[float]:
     """Train ``model`` in place on rows that grow from two pairs without noise to ``pairs`` in ``length`` tokens.
 
@@ -51,9 +60,10 @@ def teach(
         tokens: in a batch, about.
         short_first: share of the steps in which rows grow; 0 shows long rows from the beginning.
         seed: of the rows.
+        watch: called after each step with its number and the context of its pass, which has what layers reported.
 
     Returns:
-        The loss of each step, in nats an answer.
+        The loss of the answers in each step, in nats an answer; what layers add (an indexer's loss) is learnt from too.
 
     Raises:
         ValueError: ``length`` is odd or too short for that many pairs and questions.
@@ -69,13 +79,16 @@ def teach(
         n = 2 + round(grown * (pairs - 2))
         long = max(4 * n, 2 * int(4 + grown * (length / 2 - 4)))
         rows = task.rows(max(1, tokens // long), long, pairs=n, questions=n, generator=generator)
-        loss = F.cross_entropy(answer_logits(model, rows).flatten(0, 1), rows.answers.flatten())
+        logits, ctx = _asked(model, rows)
+        loss = F.cross_entropy(logits.flatten(0, 1), rows.answers.flatten())
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 20, (steps - step) / (0.3 * steps))
         optimizer.zero_grad()
-        loss.backward()
+        sum(ctx.losses.values(), loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
+        if watch is not None:
+            watch(step, ctx)
     model.eval()
     return losses
