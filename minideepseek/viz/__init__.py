@@ -19,6 +19,7 @@ text        ``cuts``, ``parts``, ``cards``, ``verdicts``, ``next_tokens``: as HT
 experts     ``expert_slices``, ``load_map``: what a mixture is made of, and who does the work
 latent      ``latent_diagram``, ``matrices``: latent attention
 ahead       ``chain_diagram``: a module that looks one token further
+sparse      ``index_diagram``, ``selection``: what an index chooses to read
 blocks      ``sight``: what a query sees of compressed text
 streams     ``stream_diagram``, ``birkhoff``: several residual streams, and where the matrices live that mix them
 ledger      ``ledger``: claims, measurements, verdicts
@@ -48,6 +49,7 @@ from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
 from minideepseek.viz.rotation import rotation_dials
 from minideepseek.viz.scaling import budget_plan, forecast, laws_of, near_optimal, three_axes, valleys
+from minideepseek.viz.sparse import index_diagram, selection
 from minideepseek.viz.streams import birkhoff, stream_diagram
 from minideepseek.viz.style import canvas, use_style
 from minideepseek.viz.text import cards, cuts, next_tokens, parts, verdicts
@@ -75,6 +77,7 @@ __all__ = [
     "funnel",
     "gate_picture",
     "head_sharing",
+    "index_diagram",
     "knob",
     "latent_diagram",
     "laws_of",
@@ -93,6 +96,7 @@ __all__ = [
     "rotation_dials",
     "rows_of_documents",
     "runs",
+    "selection",
     "shares",
     "sight",
     "stream_diagram",
