@@ -138,14 +138,14 @@ class Maps(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, T, n, D) -> the parts, (B, T, size) each, or (size,) where they are static; float32 at least."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        static = self.base.to(dtype).split(self.sizes)
+        base = self.base.to(torch.promote_types(x.dtype, torch.float32))
         if self.weight is None or self.gate is None:
-            return list(static)
+            return list(base.split(self.sizes))
         raw = ops.rms_linear(x.flatten(-2), self.weight, self.norm_eps)
         if self.cfg.manifold is None:
             raw = raw.tanh()
-        return [b + g * r for b, g, r in zip(static, self.gate.to(dtype), raw.split(self.sizes, -1), strict=True)]
+        gates = torch.cat([g.expand(n) for g, n in zip(self.gate.to(base.dtype), self.sizes, strict=True)])
+        return list(torch.addcmul(base, gates, raw).split(self.sizes, -1))
 
 
 class Mixing(Maps):

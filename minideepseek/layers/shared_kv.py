@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,7 @@ class SharedKV:
         yarn = self.rope.yarn
         return self.head_dim**-0.5 * (1.0 if yarn is None else yarn.softmax_scale)
 
-    @property
+    @cached_property
     def turns(self) -> RoPE:
         """``rope`` with the number of channels that turn."""
         return replace(self.rope, dim=self.d_rope)
@@ -164,8 +165,12 @@ class SharedKVAttention(nn.Module):
         latent = self.query_norm(latent)
         query = self.query_up(latent).unflatten(-1, (cfg.n_heads, cfg.head_dim))
         query = F.rms_norm(query, query.shape[-1:], eps=cfg.norm_eps)  # each head by itself, without a gain
-        turned = turn_last(self.kv_norm(vectors)[:, :, None], cfg.turns, ctx)
-        return latent, turn_last(query, cfg.turns, ctx), turned[:, :, 0]
+        vectors = self.kv_norm(vectors)
+        # A token's vector turns by its queries' angles: as one more head of theirs.
+        ends = torch.cat([query[..., -cfg.d_rope :], vectors[:, :, None, -cfg.d_rope :]], 2)
+        turned = turn_last(ends, cfg.turns, ctx)
+        query = torch.cat([query[..., : -cfg.d_rope], turned[:, :, :-1]], -1)
+        return latent, query, torch.cat([vectors[..., : -cfg.d_rope], turned[:, :, -1]], -1)
 
     def near(self, vectors: Tensor, ctx: Context, ring: Ring | None) -> Near:
         """The window of a pass with key/value vectors (B, T, c), which ``ring`` then remembers."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +17,8 @@ from minideepseek.ops import reference
 from minideepseek.ops.backend import needs_grad, on_cpu
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
+
+FEW = 16  # tokens, up to which calls cost more than arithmetic
 
 
 def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
@@ -36,6 +39,8 @@ def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
         return reference.sinkhorn(logits, iterations, eps)
     if needs_grad(logits):
         return _Sinkhorn.apply(logits, iterations, eps)
+    if logits.numel() <= FEW * logits.shape[-1] ** 2:
+        return _normalise_few(logits, iterations, eps)
     return _first(_normalise(logits, iterations, eps)[0])
 
 
@@ -45,6 +50,9 @@ def rms_linear(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return reference.rms_linear(x, weight, eps)
     if needs_grad(x, weight):
         return _RMSLinear.apply(x, weight, eps)
+    if x.numel() <= FEW * x.shape[-1]:
+        rows = wide(x)
+        return F.linear(F.rms_norm(rows, rows.shape[-1:], eps=eps), weight.to(rows.dtype))
     return _project(x, weight, eps)[0]
 
 
@@ -92,6 +100,16 @@ def _normalise(logits: Tensor, iterations: int, eps: float) -> tuple[Tensor, lis
         m.div_(s)
         sums.append(s)
     return m, sums
+
+
+def _normalise_few(logits: Tensor, iterations: int, eps: float) -> Tensor:
+    """The same matrices (..., n, n), for a step of a decode: a product with ones sums, spreads and adds in one call."""
+    n = logits.shape[-1]
+    m = (logits.softmax(-1) + eps).view(-1, n, n)
+    ones, small = m.new_ones(1, 1, 1).expand_as(m), m.new_full((1, 1, 1), eps).expand_as(m)
+    for step in range(2 * iterations - 1):
+        m.div_(torch.baddbmm(small, m, ones) if step % 2 else torch.baddbmm(small, ones, m))
+    return m.view_as(logits)
 
 
 class _Sinkhorn(torch.autograd.Function):
