@@ -55,7 +55,9 @@ def parts(cfg: ModelConfig) -> Parts | str:
     for attention in (*(attention for attention, _ in cfg.layers), *ahead):
         if type(attention) not in kinds:
             return "its layers are SharedKV, HCA or CSA"
-        kinds[type(attention)].add(replace(attention, stage="sparse") if isinstance(attention, CSA) else attention)
+        if isinstance(attention, CSA):  # what ``training`` writes down
+            attention = replace(attention, stage="sparse", indexer=replace(attention.indexer, rounding=None))
+        kinds[type(attention)].add(attention)
     if any(len(found) > 1 for found in kinds.values()):
         return "its layers of one kind are all alike"
     if ahead and not isinstance(ahead[0], SharedKV):
@@ -79,8 +81,6 @@ def _obstacle(found: Parts, cfg: ModelConfig) -> str | None:
         return "its YaRN has no temperature (mscale and mscale_all_dim are 0)"
     if found.core.norm_eps != cfg.norm_eps:
         return "all norms have one epsilon"
-    if found.sparse is not None and found.sparse.indexer.rounding is not None:
-        return "its indexers do not round"
     return None
 
 

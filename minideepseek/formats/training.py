@@ -16,6 +16,8 @@ from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, Exp
 from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.compressed import CSA
 from minideepseek.layers.dsa import DSA
+from minideepseek.layers.fp4 import FP4
+from minideepseek.layers.indexer import FP8
 from minideepseek.layers.moe import MoE
 from minideepseek.layers.mtp import MTP
 from minideepseek.layers.router import TopK
@@ -37,6 +39,12 @@ def write(cfg: ModelConfig, told: ModelConfig) -> dict[str, Any]:
             part = getattr(mine, name)
             if part != getattr(yours, name):
                 found[name] = None if part is None else dict(vars(part))
+    for name, ours, theirs in (
+        ("experts_rounding", _expert_rounding(cfg), _expert_rounding(told)),
+        ("index_rounding", _index_rounding(cfg), _index_rounding(told)),
+    ):
+        if ours != theirs:
+            found[name] = None if ours is None else {"kind": type(ours).__name__, **vars(ours)}
     if _stage(cfg) != _stage(told):
         found["stage"] = _stage(cfg)
     if cfg.mtp != told.mtp and cfg.mtp is not None:
@@ -54,7 +62,9 @@ def read(config: Mapping[str, Any], told: ModelConfig) -> ModelConfig:
     if found is None:
         return told
     try:
-        return _completed(told, _object(found, {"balance", "mtp", "stage", *PARTS}))
+        return _completed(
+            told, _object(found, {"balance", "mtp", "stage", "experts_rounding", "index_rounding", *PARTS})
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"the object {KEY!r} is not one that was saved with this model: {error}") from None
 
@@ -64,7 +74,7 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
     if "balance" in found:
         if not isinstance(found["balance"], list):
             raise TypeError(f"balance is {found['balance']!r}, where a list is expected")
-        changes["balance"] = tuple(_loss(item) for item in found["balance"])
+        changes["balance"] = tuple(_of_kind(item, LOSSES) for item in found["balance"])
     for name, kind in PARTS.items():
         if name in found:
             changes[name] = None if found[name] is None else _build(kind, found[name])
@@ -73,6 +83,17 @@ def _completed(told: ModelConfig, found: Mapping[str, Any]) -> ModelConfig:
             raise ValueError(f"it has {', '.join(changes)} for experts, and the model has none")
         ffn = tuple(replace(ffn, **changes) if _chooses(ffn) else ffn for _, ffn in told.layers)
         told = replace(told, ffn=ffn)
+    if "experts_rounding" in found:
+        rounding = _of_kind(found["experts_rounding"], {"FP4": FP4})
+        ffn = tuple(replace(ffn, rounding=rounding) if isinstance(ffn, MoE) else ffn for _, ffn in told.layers)
+        told = replace(told, ffn=ffn)
+    if "index_rounding" in found:
+        rounding = _of_kind(found["index_rounding"], {"FP4": FP4, "FP8": FP8})
+        rounded = (
+            replace(a, indexer=replace(a.indexer, rounding=rounding)) if isinstance(a, DSA | CSA) else a
+            for a, _ in told.layers
+        )
+        told = replace(told, attention=tuple(rounded))
     if "stage" in found:
         if _stage(told) is None:
             raise ValueError("it has a stage, and the model no indexers")
@@ -90,6 +111,14 @@ def _stage(cfg: ModelConfig) -> str | None:
     return next((attention.stage for attention, _ in cfg.layers if isinstance(attention, DSA | CSA)), None)
 
 
+def _expert_rounding(cfg: ModelConfig) -> FP4 | None:
+    return next((ffn.rounding for _, ffn in cfg.layers if isinstance(ffn, MoE)), None)
+
+
+def _index_rounding(cfg: ModelConfig) -> FP4 | FP8 | None:
+    return next((a.indexer.rounding for a, _ in cfg.layers if isinstance(a, DSA | CSA)), None)
+
+
 def _mixture(cfg: ModelConfig) -> MoE | None:
     return next((ffn for _, ffn in cfg.layers if _chooses(ffn)), None)
 
@@ -99,11 +128,14 @@ def _chooses(ffn: object) -> TypeGuard[MoE]:
     return isinstance(ffn, MoE) and isinstance(ffn.router, TopK)
 
 
-def _loss(item: object) -> Any:
+def _of_kind(item: object, kinds: Mapping[str, type]) -> Any:
+    """An instance of the dataclass that ``item`` names, or None where it is None."""
+    if item is None:
+        return None
     kind = item.get("kind") if isinstance(item, Mapping) else None
-    if not isinstance(item, Mapping) or not isinstance(kind, str) or kind not in LOSSES:
-        raise ValueError(f"balance holds {item!r}; a kind of {', '.join(LOSSES)} is expected")
-    return _build(LOSSES[kind], {key: value for key, value in item.items() if key != "kind"})
+    if not isinstance(item, Mapping) or not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"it holds {item!r}; a kind of {', '.join(kinds)} is expected")
+    return _build(kinds[kind], {key: value for key, value in item.items() if key != "kind"})
 
 
 def _object(value: object, keys: set[str]) -> Mapping[str, Any]:

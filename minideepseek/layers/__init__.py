@@ -4,6 +4,7 @@ from minideepseek.layers.balance import CommunicationBalance, DeviceBalance, Exp
 from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.compressed import CSA, HCA
 from minideepseek.layers.dsa import DSA
+from minideepseek.layers.fp4 import FP4
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.hashed import HashRouting
 from minideepseek.layers.hyper import Birkhoff, HyperConnections
@@ -22,6 +23,7 @@ from minideepseek.layers.yarn import YaRN
 __all__ = [
     "CSA",
     "DSA",
+    "FP4",
     "GQA",
     "HCA",
     "MLA",

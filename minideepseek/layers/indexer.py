@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minideepseek.context import Context
+from minideepseek.layers.fp4 import FP4
 from minideepseek.layers.linear import Linear
 from minideepseek.layers.rope import RoPE
 from minideepseek.ops.backend import needs_grad
@@ -62,16 +63,14 @@ class Indexer:
     n_heads: int
     head_dim: int
     top_k: int
-    rounding: FP8 | None = None
+    rounding: FP8 | FP4 | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_heads", "head_dim", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         if self.rounding is not None and self.rounding.rotate and self.head_dim & (self.head_dim - 1):
-            raise ValueError(
-                f"head_dim={self.head_dim}: a Hadamard matrix turns a power of two; choose FP8(rotate=False)"
-            )
+            raise ValueError(f"head_dim={self.head_dim}: a Hadamard matrix turns a power of two; choose rotate=False")
 
     def n_params(self, d_model: int, d_query_latent: int) -> int:
         """Parameters of one indexer: queries, key, the key's LayerNorm (gain and bias), weights of heads."""

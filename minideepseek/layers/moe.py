@@ -16,6 +16,7 @@ from minideepseek import ops
 from minideepseek.context import Context
 from minideepseek.layers.balance import BalanceLoss, LossFree, load, load_variation, max_violation
 from minideepseek.layers.capacity import Capacity
+from minideepseek.layers.fp4 import FP4
 from minideepseek.layers.hashed import HashRouting
 from minideepseek.layers.router import TopK
 from minideepseek.layers.swiglu import FeedForward, SwiGLU
@@ -34,6 +35,7 @@ class MoE:
         loss_free: correction of the router's bias after each step; needs ``router.bias``.
         capacity: while training, drop what goes beyond it; None drops nothing.
         limit: of SwiGLU in all experts, as in ``SwiGLU``.
+        rounding: of the routed experts' weights, wherever they are used; None leaves them.
     """
 
     n_experts: int
@@ -44,6 +46,7 @@ class MoE:
     loss_free: LossFree | None = None
     capacity: Capacity | None = None
     limit: float | None = None
+    rounding: FP4 | None = None
 
     def __post_init__(self) -> None:
         if self.n_experts < 1 or self.hidden < 1 or self.n_shared < 0:
@@ -53,6 +56,8 @@ class MoE:
         if self.limit is not None and not self.limit > 0:
             raise ValueError(f"limit={self.limit} must be positive, or None")
         self.router.check(self.n_experts)
+        if self.rounding is not None and self.rounding.rotate:
+            raise ValueError("rounding.rotate turns weights away from what they multiply: choose FP4(rotate=False)")
         for balance in self.balance:
             balance.check(self.n_experts)
         if self.capacity is not None:
@@ -116,7 +121,11 @@ class Experts(nn.Module):
                 keep = self.cfg.capacity.keep(routing, ctx.ids)
                 self.dropped += (~keep).sum()
                 weights = weights * keep
-        y = ops.experts(rows, self.gate_up, self.down, routing.experts, weights, self.cfg.limit).view_as(x)
+        gate_up: Tensor = self.gate_up
+        down: Tensor = self.down
+        if self.cfg.rounding is not None:
+            gate_up, down = self.cfg.rounding(gate_up), self.cfg.rounding(down)
+        y = ops.experts(rows, gate_up, down, routing.experts, weights, self.cfg.limit).view_as(x)
         return y if self.shared is None else y + self.shared(x, ctx)
 
     @torch.no_grad()

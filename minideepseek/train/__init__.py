@@ -4,6 +4,7 @@ from minideepseek.train.config import TrainConfig
 from minideepseek.train.evaluate import Evaluation, evaluate
 from minideepseek.train.interrupt import Interrupted
 from minideepseek.train.loop import Result, train
+from minideepseek.train.low_precision import in_fp4
 from minideepseek.train.metrics import read_metrics
 from minideepseek.train.pretrained import trained
 from minideepseek.train.recipes import recipe
@@ -20,6 +21,7 @@ __all__ = [
     "enter_stage",
     "evaluate",
     "explain_threads",
+    "in_fp4",
     "prepare_cpu",
     "read_metrics",
     "recipe",

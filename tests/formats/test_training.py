@@ -118,7 +118,7 @@ def test_training_goes_on_from_a_loaded_model(name: str, tmp_path: Path) -> None
     ("change", "says"),
     [
         ("nonsense", "'nonsense' is not an object of"),
-        ({"color": "red"}, "is not an object of balance, capacity, loss_free, mtp"),
+        ({"color": "red"}, "is not an object of balance, capacity, experts_rounding, index_rounding, loss_free"),
         ({"balance": 3}, "balance is 3, where a list is expected"),
         ({"balance": [{"alpha": 0.1}]}, "a kind of ExpertBalance, DeviceBalance, CommunicationBalance is expected"),
         ({"balance": [{"kind": ["ExpertBalance"], "alpha": 0.1}]}, "a kind of ExpertBalance, DeviceBalance"),
@@ -132,6 +132,8 @@ def test_training_goes_on_from_a_loaded_model(name: str, tmp_path: Path) -> None
         ({"capacity": {"devices": 4, "factor": -1}}, "must be positive"),
         ({"loss_free": {"speed": 0.1, "until": 7}}, "until=7"),
         ({"loss_free": {"sped": 0.1}}, "is not an object of speed, until"),
+        ({"experts_rounding": {"kind": "FP8"}}, "a kind of FP4 is expected"),
+        ({"experts_rounding": {"kind": "FP4", "rotate": True}}, "turns weights away"),
         ({"stage": "sparse"}, "it has a stage, and the model no indexers"),
         ({"mtp": {"depth": 2}}, "mtp has depth=2, and the model 1"),
         ({"mtp": {"depth": 1, "late_weight": [0.1]}}, "late_weight of MTP is [0.1]"),
