@@ -134,7 +134,7 @@ class Context:
 
     def starts(self) -> int | Tensor:
         """How many tokens of the cache's text came before this pass: a number, or (B,) where the rows differ."""
-        if self.positions.ndim == 1:
+        if self.cache is None or self.positions.ndim == 1:
             return self.columns[0]
         # From the end: what would stand before the beginning of a text stands at position 0 (``generate.speculate``).
         return self.positions[:, -1] - (self.positions.shape[1] - 1)

@@ -72,3 +72,53 @@ def test_columns_in_use_never_shrink(positions: torch.Tensor, expected: tuple[in
 
 def test_cache_bytes_are_those_of_its_layers() -> None:
     assert cache().nbytes == 42
+
+
+def forgetful(rows: int = 2) -> Cache:
+    return Cache([SimpleNamespace(nbytes=1), SimpleNamespace(nbytes=1, spare=3)], batch_size=rows)
+
+
+def test_a_cache_that_forgets_takes_back_what_it_has_to_spare_and_no_more() -> None:
+    found = forgetful()
+    found.admit(torch.arange(10))
+    found.admit(torch.arange(7, 9))  # three back
+    with pytest.raises(
+        ValueError, match="row 0 of the cache goes on at position 6, but has read 10 tokens and can take"
+    ):
+        found.admit(torch.arange(6, 8))
+    found.admit(torch.arange(4))  # from the beginning
+    assert found.reached == [4, 4]
+
+
+def test_rows_reach_as_far_as_their_own_tokens() -> None:
+    found = forgetful()
+    found.admit(torch.arange(10), lengths=torch.tensor([2, 10]))  # the first row is mostly padding
+    assert found.reached == [2, 10]
+    found.admit(torch.tensor([[2], [10]]))
+    with pytest.raises(ValueError, match="row 1"):
+        found.admit(torch.tensor([[3], [7]]))
+
+
+def test_a_cache_that_does_not_forget_takes_back_anything() -> None:
+    found = cache()
+    found.admit(torch.arange(10))
+    found.admit(torch.arange(1, 2))
+    assert found.spare is None
+
+
+@pytest.mark.parametrize(
+    ("positions", "cached", "expected"),
+    [
+        (torch.arange(5, 8), True, 5),
+        (torch.tensor([[5, 6], [0, 1]]), True, [5, 0]),
+        (torch.tensor([[0, 0, 1]]), True, [-1]),  # what stands before the beginning stands at position 0
+        (torch.tensor([[5, 6], [0, 1]]), False, 0),
+    ],
+)
+def test_a_pass_starts_behind_what_the_cache_has_read(positions: torch.Tensor, cached: bool, expected: object) -> None:
+    ids = torch.zeros(positions.shape[-2:] if positions.ndim == 2 else (1, *positions.shape), dtype=torch.int64)
+    ctx = Context(
+        positions=positions, ids=ids, cache=cache(5) if cached else None, columns=(5, 8) if cached else (0, 0)
+    )
+    found = ctx.starts()
+    assert (found.tolist() if isinstance(found, torch.Tensor) else found) == expected

@@ -217,7 +217,9 @@ class Compressor(nn.Module):
                 numbers = torch.arange(seen // rate, seen // rate + n, device=raw.device)
             blocks = blocks.unflatten(1, (-1, rate))
             vectors = self._turn(self.compress(blocks[:, -n:], blocks[:, :n], numbers == 0), numbers * rate)
-            cache.add(vectors, numbers)
+            first = 0 if isinstance(seen, Tensor) else seen // rate
+            last = -(-ctx.columns[1] // rate) if isinstance(seen, Tensor) else first + n
+            cache.entries.write(vectors, numbers, (first, last))
         cache.ring.write(raw, seen, ctx.lengths)
         return Entries(cache.entries.latents[:, : ctx.columns[1] // rate], rate)
 
@@ -247,8 +249,3 @@ class BlockCache:
     def nbytes(self) -> int:
         """Bytes allocated."""
         return self.ring.nbytes + self.entries.nbytes
-
-    def add(self, vectors: Tensor, numbers: Tensor) -> None:
-        """Store entries (B, n, d) of the blocks ``numbers``, (n,) or (B, n)."""
-        first = int(numbers[0]) if numbers.ndim == 1 else 0
-        self.entries.write(vectors, numbers, (first, int(numbers.max()) + 1))

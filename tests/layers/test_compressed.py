@@ -198,11 +198,12 @@ def test_blocks_of_csa_overlap():
 
 
 @each_kind
-def test_only_distances_count(kind):
-    layer, x, ctx = layer_and_input(kind)
-    moved = replace(ctx, positions=ctx.positions + 1000, _memo={})
-    with torch.no_grad():
-        assert torch.allclose(layer(x, moved), layer(x, ctx), atol=1e-10)
+@pytest.mark.parametrize("own", [False, True])
+def test_only_distances_count(kind, own):
+    net, ids = model(KINDS[kind]), tokens()
+    positions = torch.arange(T) + torch.tensor([[1000], [1000 if not own else 77]])
+    with torch.inference_mode():
+        assert torch.allclose(net(ids, positions=positions), net(ids), atol=1e-9)
 
 
 @each_kind
