@@ -7,7 +7,7 @@ layer never grows with the next idea.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -96,6 +96,39 @@ class Cache:
         return sum(layer.nbytes for layer in self.layers)
 
 
+class Routes:
+    """Which experts the routers of a pass chose, in the order of the pass: noted, or taken over from an earlier one.
+
+    Attributes:
+        chosen: (N, K) int64 of each router that chooses.
+        given: whether routers are to take these instead of choosing.
+    """
+
+    def __init__(self, given: Sequence[Tensor] | None = None) -> None:
+        self.chosen = [] if given is None else list(given)
+        self.given = given is not None
+        self._taken = 0
+
+    def note(self, experts: Tensor) -> None:
+        """One more router has chosen ``experts`` (N, K)."""
+        self.chosen.append(experts)
+
+    def take(self, n_tokens: int) -> Tensor:
+        """What the next router is to choose for its ``n_tokens`` tokens.
+
+        Raises:
+            ValueError: these are the choices of another pass.
+        """
+        found = self.chosen[self._taken] if self._taken < len(self.chosen) else None
+        if found is None or len(found) != n_tokens:
+            raise ValueError(
+                f"router {self._taken} of this pass has {n_tokens} tokens, but the choices given are of another pass: "
+                f"{[tuple(one.shape) for one in self.chosen]}"
+            )
+        self._taken += 1
+        return found
+
+
 @dataclass(slots=True)
 class Context:
     """Made once for a forward pass and handed down to every layer.
@@ -108,6 +141,7 @@ class Context:
         columns: columns of the cache in use before and after this pass.
         lengths: (B,) int64 how many of each row's tokens are tokens; the rest, on its right, is padding. Only caches
             that forget ask: elsewhere what padding writes is overwritten before anyone may look. None: all.
+        routes: where routers note what they choose, or what they are to choose; None leaves them alone.
         losses: what layers added to the objective, already weighted.
         metrics: what layers report without training on it.
     """
@@ -118,6 +152,7 @@ class Context:
     cache: Cache | None = None
     columns: tuple[int, int] = (0, 0)
     lengths: Tensor | None = None
+    routes: Routes | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
     _memo: dict[Hashable, Any] = field(default_factory=dict)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minideepseek import ops
-from minideepseek.context import Cache, Context
+from minideepseek.context import Cache, Context, Routes
 from minideepseek.layers.linear import Linear
 from minideepseek.layers.mtp import MTP, chain_losses
 from minideepseek.layers.norm import RMSNorm
@@ -141,11 +142,9 @@ class Transformer(nn.Module):
         self.ends = cfg.residual.ends(cfg.d_model, cfg.norm_eps)
         self.norm = RMSNorm(cfg.d_model, cfg.norm_eps)
         self.mtp = nn.ModuleList()
-        for k in range(cfg.mtp.depth if cfg.mtp else 0):
-            assert cfg.mtp is not None
-            block = Block(cfg, *cfg.layer_ahead, k)  # numbered from 0: these have a cache of their own
-            ends = cfg.residual.ends(cfg.d_model, cfg.norm_eps)
-            self.mtp.append(cfg.mtp.build(cfg.d_model, cfg.norm_eps, block, ends))
+        for k in range(0 if cfg.mtp is None else cfg.mtp.depth):  # numbered from 0: these have a cache of their own
+            block, ends = Block(cfg, *cfg.layer_ahead, k), cfg.residual.ends(cfg.d_model, cfg.norm_eps)
+            self.mtp.append(MTP.build(cfg.d_model, cfg.norm_eps, block, ends))
         self.before_step(0.0)
         self.head = Linear(cfg.d_model, cfg.vocab_size)
         if self.embed.weight.device.type != "meta":
@@ -191,6 +190,7 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         lengths: Tensor | None = None,
+        routes: Routes | None = None,
     ) -> Context:
         """The context of a pass over ``ids`` (B, T): positions go on from the cache unless they are given.
 
@@ -212,11 +212,11 @@ class Transformer(nn.Module):
         if positions is None:
             start = 0 if cache is None else cache.length
             positions = torch.arange(start, start + ids.shape[1], device=ids.device)
-        if cache is None:
-            return Context(positions=positions, ids=ids, segments=segments)
-        columns = cache.columns(positions)
-        cache.admit(positions, lengths)
-        return Context(positions=positions, ids=ids, cache=cache, columns=columns, lengths=lengths)
+        ctx = Context(positions=positions, ids=ids, segments=segments, cache=cache, lengths=lengths, routes=routes)
+        if cache is not None:
+            ctx.columns = cache.columns(positions)
+            cache.admit(positions, lengths)
+        return ctx
 
     def forward(
         self,
@@ -249,13 +249,14 @@ class Transformer(nn.Module):
         logits = self.head(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def loss(self, ids: Tensor, *, segments: Tensor | None = None) -> Losses:
+    def loss(self, ids: Tensor, *, segments: Tensor | None = None, routes: Routes | None = None) -> Losses:
         """Mean cross-entropy of each token given those before it, in nats, and what layers add.
 
         Args:
             ids: (B, T) int64, T > 1; shifted here: token t + 1 is predicted from tokens 0..t.
             segments: (B, T) document numbers of a packed batch, or None. The first token of a document is not
                 predicted: nothing before it is visible that could tell.
+            routes: notes which experts are chosen, or says which to choose.
 
         Raises:
             ValueError: as in ``forward``, or there is nothing to predict.
@@ -263,13 +264,15 @@ class Transformer(nn.Module):
         if ids.ndim == 2 and ids.shape[1] < 2:
             raise ValueError(f"ids of shape {tuple(ids.shape)} leave nothing to predict: a row needs two tokens")
         inputs, targets = ids[:, :-1], ids[:, 1:]
-        ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1])
+        ctx = self.context(inputs, segments=None if segments is None else segments[:, :-1], routes=routes)
         if segments is not None:
             targets = targets.masked_fill(segments[:, 1:] != segments[:, :-1], -100)
         hidden, handed = self.trunk(inputs, ctx)
         lm = ops.linear_cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten())
         if self.training and self.mtp_weight:
-            ahead = chain_losses(self.mtp, handed, ids, segments, self.embed, self.head.weight, self.context)
+            ahead = chain_losses(
+                self.mtp, handed, ids, segments, self.embed, self.head.weight, partial(self.context, routes=routes)
+            )
             for loss, own in ahead:
                 ctx.add_loss("mtp", loss * (self.mtp_weight / len(self.mtp)))
                 for name, value in own.losses.items():

@@ -63,9 +63,8 @@ class MTP:
         """Parameters of all modules, given those of a block without norms; embedding and head are the model's."""
         return self.depth * (2 * d_model * d_model + 5 * d_model + block)
 
-    def build(
-        self, d_model: int, norm_eps: float, block: nn.Module, ends: Residual | Ends
-    ) -> Predictor | StreamPredictor:
+    @staticmethod
+    def build(d_model: int, norm_eps: float, block: nn.Module, ends: Residual | Ends) -> Predictor | StreamPredictor:
         """One module of the chain: ``block`` between ``ends``, those of the model's residual."""
         if isinstance(ends, Residual):
             return Predictor(d_model, norm_eps, block)

@@ -177,4 +177,11 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor, ctx: Context) -> Routing:
         """x: (N, D) -> where each token goes."""
-        return self.cfg.route(_logits(x, self.weight), self.bias)
+        if ctx.routes is not None and ctx.routes.given:
+            scores = self.cfg.score(x, self.weight)
+            experts = ctx.routes.take(len(x))
+            return Routing(experts, self.cfg.weigh(scores, experts), scores)
+        routing = self.cfg.route(_logits(x, self.weight), self.bias)
+        if ctx.routes is not None:
+            ctx.routes.note(routing.experts)
+        return routing

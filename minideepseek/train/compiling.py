@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from minideepseek.context import Routes
 from minideepseek.model import Transformer
 
-Passes = Callable[[Tensor, float], dict[str, Tensor]]
+Passes = Callable[[Tensor, float, Routes | None], dict[str, Tensor]]
+Objective = Callable[[Tensor, Routes | None], dict[str, Tensor]]
 
 
 def passes(model: Transformer, *, compile: bool, warn: Callable[[str], None]) -> Passes:
@@ -21,37 +24,37 @@ def passes(model: Transformer, *, compile: bool, warn: Callable[[str], None]) ->
         warn: told, in one line, if that is not possible here.
 
     Returns:
-        A function of ids (B, T + 1) and a weight on the loss, which returns scalars without graph: the loss's parts,
-        their sum ``total``, and what the layers report besides.
+        A function of ids (B, T + 1), a weight on the loss, and experts chosen before (or None), which returns scalars
+        without graph: the loss's parts, their sum ``total``, and what the layers report besides.
     """
 
-    def objective(ids: Tensor) -> dict[str, Tensor]:
-        losses = model.loss(ids)
+    def objective(ids: Tensor, routes: Routes | None) -> dict[str, Tensor]:
+        losses = model.loss(ids) if routes is None else model.loss(ids, routes=routes)
         return {"total": losses.total, **dict(losses), **losses.metrics}
 
-    def run(objective: Callable[[Tensor], dict[str, Tensor]], ids: Tensor, weight: float) -> dict[str, Tensor]:
-        losses = objective(ids)
+    def run(objective: Objective, ids: Tensor, weight: float, routes: Routes | None) -> dict[str, Tensor]:
+        losses = objective(ids, routes)
         (losses["total"] if weight == 1.0 else losses["total"] * weight).backward()
         return {name: value.detach() for name, value in losses.items()}
 
     if not compile:
-        return lambda ids, weight: run(objective, ids, weight)
-    chosen: Callable[[Tensor], dict[str, Tensor]] = torch.compile(objective)
+        return partial(run, objective)
+    chosen: Objective = torch.compile(objective)
     proven = False
 
-    def careful(ids: Tensor, weight: float) -> dict[str, Tensor]:
+    def careful(ids: Tensor, weight: float, routes: Routes | None) -> dict[str, Tensor]:
         nonlocal chosen, proven
         if proven:
-            return run(chosen, ids, weight)
+            return run(chosen, ids, weight, routes)
         try:
-            losses = run(chosen, ids, weight)
+            losses = run(chosen, ids, weight, routes)
         except Exception as error:  # no compiler, no support, a bug in it: the plain passes tell the true errors
             reason = (str(error).strip().splitlines() or [""])[0]
             warn(f"torch.compile is not possible here ({type(error).__name__}: {reason[:200]}); going on without it")
             chosen = objective
             for p in model.parameters():
                 p.grad = None
-            losses = run(chosen, ids, weight)
+            losses = run(chosen, ids, weight, routes)
         proven = True
         return losses
 

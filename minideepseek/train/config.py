@@ -30,6 +30,8 @@ class TrainConfig:
     """Updates in which the learning rate climbs to its peak."""
     schedule: Literal["multi-step", "cosine", "wsd", "constant"] = "multi-step"
     """What the learning rate does after the climb: V1's steps at 80 and 90 %, cosine, warm-up-stable-decay, nothing."""
+    anticipate: int = 0
+    """Let experts be chosen by the weights of so many updates ago, as V4 does after a spike of the loss; 0 does not."""
     weight_decay: float = 0.1
     """Pull of every matrix (the embedding included) towards zero; gains of norms are left alone."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -61,7 +63,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "seq_len", "accumulation", "keep", "eval_batches"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("warmup", "threads", "checkpoint_every", "eval_every", "seed"):
+        for name in ("warmup", "threads", "checkpoint_every", "eval_every", "seed", "anticipate"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if not (self.lr > 0 and math.isfinite(self.lr)):
@@ -77,6 +79,8 @@ class TrainConfig:
             raise UserError(f"schedule={self.schedule!r} is unknown; choose {', '.join(SCHEDULES)}")
         if self.dtype not in ("auto", "fp32", "bf16"):
             raise UserError(f"dtype={self.dtype!r} is unknown; choose auto, fp32 or bf16")
+        if self.anticipate and self.compile:
+            raise UserError(f"anticipate={self.anticipate} hands choices to layers, which compile=True cannot follow")
         if self.batch_size % self.accumulation:
             raise UserError(f"batch_size={self.batch_size} cannot be cut into accumulation={self.accumulation} pieces")
 

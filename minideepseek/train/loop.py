@@ -19,8 +19,9 @@ from minideepseek.errors import UserError
 from minideepseek.model import ModelConfig, Transformer
 from minideepseek.train import resume as beginning
 from minideepseek.train import state
+from minideepseek.train.anticipate import Foresight
 from minideepseek.train.board import Board
-from minideepseek.train.compiling import passes
+from minideepseek.train.compiling import Passes, passes
 from minideepseek.train.config import TrainConfig
 from minideepseek.train.divergence import Watch
 from minideepseek.train.evaluate import evaluate
@@ -161,17 +162,23 @@ class _Run:
         self.seconds = self.last_seconds = 0.0
         self.saved = start.checkpoint
         self.device = model.embed.weight.device
+        kept: dict[str, torch.Tensor] = {}
         if start.checkpoint is not None:
-            state.load_state(start.checkpoint, model, self.optimizer)
+            kept = state.load_state(start.checkpoint, model, self.optimizer)
             self.loader.load_state_dict(start.facts["loader"])
             self.watch.load_state_dict(start.facts["watch"])
             self.seconds = start.facts["seconds"]
         self.replica = Replica(model, cfg.dtype)  # after the weights are in place: it copies them
+        self.foresight = None
+        if cfg.anticipate:
+            module, pieces = self.replica.module, cfg.accumulation
+            self.foresight = Foresight(module, self.loader, ahead=cfg.anticipate, pieces=pieces)
+            self.foresight.load_state_dict(kept)
         # Some layers change between steps by a rule of their own: a router's bias follows its experts' loads.
         layers: list[Any] = [layer for layer in self.replica.module.modules() if hasattr(layer, "after_step")]
         self.corrected = [layer for layer in layers if any(p.requires_grad for p in layer.parameters())]
 
-    def step(self, passes: Callable[[torch.Tensor, float], dict[str, torch.Tensor]]) -> Record:
+    def step(self, passes: Passes) -> Record:
         """One update of the weights, and the record of it."""
         began = time.perf_counter()
         cfg, replica = self.cfg, self.replica
@@ -179,8 +186,10 @@ class _Run:
         set_lr(self.optimizer, lr)
         replica.module.before_step(self.done / cfg.steps)
         sums: dict[str, torch.Tensor] = {}
-        for ids in next(self.loader).to(self.device).chunk(cfg.accumulation):
-            parts = passes(ids, 1 / cfg.accumulation)
+        pieces = next(self.loader).to(self.device).chunk(cfg.accumulation)
+        routes = [None] * len(pieces) if self.foresight is None else self.foresight.next()
+        for ids, chosen in zip(pieces, routes, strict=True):
+            parts = passes(ids, 1 / cfg.accumulation, chosen)
             replica.gather(first=not sums)
             sums = {name: sums[name] + value if sums else value for name, value in parts.items()}
         grad_norm = torch.nn.utils.clip_grad_norm_(replica.masters, cfg.clip or float("inf"))
@@ -227,7 +236,8 @@ class _Run:
         assert self.out is not None
         path = state.path_of(self.out, self.done)
         try:
-            state.save_state(path, self.model, self.data.tokenizer, self.optimizer, self._facts())
+            kept = {} if self.foresight is None else self.foresight.state_dict()
+            state.save_state(path, self.model, self.data.tokenizer, self.optimizer, self._facts(), kept)
         except UserError as error:
             raise UserError(f"training stopped at step {self.done}: {error}; {self._last_good()}") from error
         self.saved = path

@@ -26,7 +26,7 @@ METRICS = "metrics.jsonl"
 # What a run must keep to be the same run. ``steps`` may grow while the learning rates so far stay the same.
 HISTORY = (
     "batch_size", "seq_len", "accumulation", "optimizer", "lr", "warmup", "schedule", "weight_decay", "betas", "clip",
-    "seed",
+    "seed", "anticipate",
 )  # fmt: skip
 
 

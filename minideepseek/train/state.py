@@ -12,8 +12,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from minideepseek.train import optimizer as optim
 from minideepseek.train.source import Tokenizing
 
 FOLDER, FACTS, TENSORS, SUMS = "checkpoints", "trainer.json", "trainer.safetensors", "SHA256SUMS"
+KEPT = "kept/"
 
 
 def path_of(out: Path, step: int) -> Path:
@@ -50,7 +52,12 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def save_state(
-    path: Path, model: Transformer, tokenizer: Tokenizing, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+    path: Path,
+    model: Transformer,
+    tokenizer: Tokenizing,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
+    kept: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Write a checkpoint: all of it, or nothing.
 
@@ -60,11 +67,13 @@ def save_state(
         tokenizer: saved beside them.
         optimizer: of ``model``'s parameters.
         facts: whatever else the run needs, for trainer.json.
+        kept: tensors that the run needs, besides.
 
     Raises:
         UserError: the disk is full, or the place cannot be written.
     """
     tensors = optim.export_state(optimizer, model) | _random_state(model.embed.weight.device)
+    tensors |= {f"{KEPT}{name}": tensor.contiguous() for name, tensor in kept.items()}
     with atomic_directory(path) as stage:
         checkpoint.save(model, stage, tokenizer=tokenizer)
         write_tensors(stage / TENSORS, tensors)
@@ -142,8 +151,11 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def load_state(path: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> None:
+def load_state(path: Path, model: Transformer, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Put weights, optimiser and random state back as they were saved, bit for bit, into the memory of ``model``.
+
+    Returns:
+        What else was ``kept``.
 
     Raises:
         UserError: the checkpoint is of a model of another shape, or cannot be read.
@@ -165,7 +177,9 @@ def load_state(path: Path, model: Transformer, optimizer: torch.optim.Optimizer)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path / TENSORS} is damaged ({error}); use an earlier checkpoint") from None
     _set_random_state(tensors, model.embed.weight.device)
-    optim.import_state(optimizer, model, {name: t for name, t in tensors.items() if not name.startswith("random/")})
+    own = {name: t for name, t in tensors.items() if not name.startswith(("random/", KEPT))}
+    optim.import_state(optimizer, model, own)
+    return {name.removeprefix(KEPT): t for name, t in tensors.items() if name.startswith(KEPT)}
 
 
 def prune(out: Path, *, keep: int, always: int) -> None:

