@@ -61,7 +61,7 @@ def _shrink(x: Tensor) -> Tensor:
     """(N, R, C) divided by their Frobenius norms: no singular value is greater than that."""
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=wide)
-    return (x / (norm + EPS_NORM)).to(x.dtype).contiguous()
+    return (x * (norm + EPS_NORM).reciprocal().to(x.dtype)).contiguous()  # in one pass; a rounded factor does no harm
 
 
 def _iterate(x: Tensor) -> Tensor:
