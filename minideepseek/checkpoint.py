@@ -154,12 +154,12 @@ def _in(directory: Path, form: ModuleType, config: dict[str, Any]) -> ModelConfi
 
 def _tensors(directory: Path, config: dict[str, Any], dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     """The checkpoint's tensors, whole; those in FP8 in ``dtype``, or the one that config.json names."""
-    block = fp8.block_size(config)
+    tensors, block = _named(read_weights(directory), FORMATS[config["model_type"]]), fp8.block_size(config)
     if block is None:
-        return _named(read_weights(directory), FORMATS[config["model_type"]])
+        return tensors
     named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
     whole = dtype or (named if isinstance(named, torch.dtype) and named.is_floating_point else torch.bfloat16)
-    return fp8.dequantised(read_weights(directory), block, whole)
+    return fp8.dequantised(tensors, block, whole)
 
 
 def _named(tensors: Iterator[tuple[str, Tensor]], form: ModuleType) -> Iterator[tuple[str, Tensor]]:

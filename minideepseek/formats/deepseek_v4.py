@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from minideepseek.errors import UserError
-from minideepseek.formats import compressed
+from minideepseek.formats import compressed, fp8
 from minideepseek.formats.entry import Entry, assemble, refuse_unless, require
 from minideepseek.layers.hashed import HashRouting
 from minideepseek.layers.hyper import Birkhoff, HyperConnections
@@ -59,6 +59,7 @@ RENAMED = tuple(
         (r"\.shared_experts\.gate_proj\.", ".shared_experts.w1."),
         (r"\.shared_experts\.down_proj\.", ".shared_experts.w2."),
         (r"\.shared_experts\.up_proj\.", ".shared_experts.w3."),
+        (r"\.scale$", f".weight{fp8.SCALE}"),  # of numbers in few bits, here under the name that V3 gave them
     )
 )
 
@@ -102,7 +103,7 @@ def read(config: Mapping[str, Any]) -> ModelConfig:
     for key, allowed in (("hidden_act", "silu"), ("n_shared_experts", 1), ("norm_topk_prob", True)):
         refuse_unless(config, key, allowed)
     refuse_unless(config, "mlp_bias", False)
-    refuse_unless(config, "quantization_config", None)
+    fp8.block_size(config)
 
     def layers() -> dict[str, Any]:
         attention, window = compressed.read(config)

@@ -237,7 +237,7 @@ def test_modules_that_look_ahead_lie_where_the_release_has_them(tmp_path):
         ({"index_topk": None}, "index_topk"),
         ({"swiglu_limit": 0.0}, "limit=0.0 must be positive"),
         ({"o_groups": 3}, "out_groups=3"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"num_experts_per_tok": 9}, "only 8 can be reached"),
     ],
 )
