@@ -36,9 +36,7 @@ def block_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
         block = how.get("weight_block_size")
         if isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block):
             return block[0], block[1]
-    raise UserError(
-        f"quantization_config is {how!r}; of quantised weights only FP8 (e4m3) in blocks is supported"
-    )
+    raise UserError(f"quantization_config is {how!r}; of quantised weights only FP8 (e4m3) in blocks is supported")
 
 
 def dequantise(weight: Tensor, scale: Tensor, block: tuple[int, int]) -> Tensor:
