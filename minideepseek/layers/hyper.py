@@ -229,7 +229,8 @@ class Ends(nn.Module):
         if self.weights is None or self.cfg.manifold is None:
             return x.sum(-2)
         (read,) = self.weights(x)
-        return ((read.sigmoid() + self.cfg.manifold.eps)[..., None, :] @ x.to(read.dtype))[..., 0, :].to(x.dtype)
+        weights = read.sigmoid() + self.cfg.manifold.eps
+        return (weights[..., None] * x).sum(-2).to(x.dtype)  # a batch of products 1 x n takes a very slow way back
 
 
 def composite_gain(mixes: Sequence[Tensor]) -> Tensor:
