@@ -102,7 +102,7 @@ def branches(seed: int) -> Iterator[Row]:
     """Share found by distance, in bands of eight tokens."""
     for arm, cfg in BRANCHES.items():
         learner = Transformer(cfg, seed=seed)
-        teach(learner, TASK, length=64, pairs=4, steps=200, tokens=2048, seed=seed)
+        teach(learner, TASK, length=64, pairs=4, steps=320, tokens=2048, seed=seed)
         rows = TASK.rows(2048, 64, pairs=4, questions=1, generator=torch.Generator().manual_seed(99))
         right, distance = found(learner, rows)[:, 0].float(), (rows.asked - rows.planted)[:, 0]
         for band in range(8):

@@ -126,7 +126,8 @@ T, D = 64, mini.d_model
 x = torch.randn(1, T, D, dtype=torch.float64)
 hca = mini.layers[2][0].build(D, layer=0).double().requires_grad_(False)
 hca.compressor.place.normal_()
-ctx = mds.Transformer(mini).context(torch.zeros(1, T, dtype=torch.int64))  # positions 0 to T - 1
+net, ids = mds.Transformer(mini), torch.zeros(1, T, dtype=torch.int64)  # layers only ask where tokens stand, not which
+ctx = net.context(ids)  # positions 0 to T - 1
 
 
 def entry_by_hand(i, made_by):
@@ -185,7 +186,7 @@ print(f"{entries.shape[1]} entries of {T} tokens; each is made of {2 * csa.compr
 
 # %%
 mqa = hca.mqa
-later = replace(ctx, positions=ctx.positions + 1000, _memo={})  # the same text, a thousand tokens further down
+later = net.context(ids, positions=ctx.positions[None] + 1000)  # the same text, a thousand tokens further down
 heads, outputs = [], []
 for place in (ctx, later):
     _, query, vectors = mqa.project(x, place)
@@ -199,8 +200,8 @@ print(f"a thousand tokens later: what heads sum moves by {moved:.0%}, what the l
 
 # %% [markdown]
 # Two more parts, in one line each. The **sink**: each head has a learnt score $z'_h$ that joins the softmax and brings no
-# value, so a head may look at nothing (equation 27). And the **norms**: queries and keys both have length $\sqrt{c}$, so no
-# score exceeds $\sqrt{c}$, and nothing has to be clipped when training gets rough.
+# value, so a head may look at nothing (equation 27). And the **norms**: queries and keys both have length $\sqrt{c}$ (but for
+# the keys' learnt gain), so no score exceeds $\sqrt{c}$, and nothing has to be clipped when training gets rough.
 
 # %%
 with_sink = mqa.read(query, mqa.near(vectors, later, None), later, slice(0, T))[1][0].sum(-1)  # (1, T, H)
@@ -228,7 +229,7 @@ kinds = {
 def reach(attention, length=48):
     """(T, T): how much output t moves when token j is nudged; row j of the batch has token j nudged."""
     layer = attention.build(D, layer=0).double().eval()
-    here = mds.Transformer(mini).context(torch.zeros(length, length, dtype=torch.int64))
+    here = net.context(torch.zeros(length, length, dtype=torch.int64))
     same = x[:, :length].expand(length, -1, -1)
     with torch.no_grad():
         moves = layer(same + 0.1 * torch.eye(length, dtype=x.dtype)[:, :, None], here) - layer(same, here)
@@ -266,9 +267,8 @@ with torch.no_grad():
     near = csa.mqa.near(vectors, ctx, None)
     chosen = (entries[:, best], None)
     by_hand = csa.mqa.read(query, near, ctx, slice(t, t + 1), (chosen,))[0]  # (1, 1, H, c), before the output matrices
-    assert_close(
-        csa.mqa.out(by_hand, replace(ctx, positions=torch.tensor([t]), _memo={})), csa.eval()(x, ctx)[:, t : t + 1]
-    )
+    here = net.context(ids[:, :1], positions=torch.tensor([[t]]))  # by which the output is turned back
+    assert_close(csa.mqa.out(by_hand, here), csa.eval()(x, ctx)[:, t : t + 1])
 viz.sight(t, length=T, window=32, rate=4, overlap=True, chosen=best.tolist())
 
 # %% [markdown]
@@ -425,7 +425,7 @@ viz.curves(
 )  # fmt: skip
 
 # %% [markdown]
-# Blocks of two hold one planted pair each, and nothing is lost. In a block of sixteen up to eight pairs compete for 32
+# Blocks of two hold one planted pair at most, and nothing is lost. In a block of sixteen all six pairs may compete for 32
 # channels. V4's entries have 512 channels, and its text is not a string of random digits; still, this is why CSA compresses
 # by 4 and leaves the rest to choosing, and why HCA, at 128, can only be a summary. At equal rates CSA and HCA do not differ
 # here: our pairs never lie across an edge, so there is nothing for overlap to save.
@@ -444,7 +444,7 @@ print({f"blocks of {m}": f"CSA {a:.0%}, HCA {b:.0%}" for m, (a, b) in both.items
 far = {arm: runs["branches", arm] for arm in ("window and blocks", "window alone")}
 bands = sorted(far["window alone"])
 distant = {arm: [value for band in bands[3:] for value in found_by[band]] for arm, found_by in far.items()}
-assert max(distant["window alone"]) < 0.1 < 0.4 < min(distant["window and blocks"])
+assert max(distant["window alone"]) < 0.1 < 0.8 < min(distant["window and blocks"])
 viz.curves(
     {arm: 100 * torch.tensor([found_by[band] for band in bands]).T for arm, found_by in far.items()}, x=[b + 3 for b in bands],
     title="Without blocks there is no recall beyond the windows", xlabel="distance between question and planted pair (tokens)",
@@ -452,7 +452,7 @@ viz.curves(
 )  # fmt: skip
 
 # %% [markdown]
-# (The wide band is honest: one seed of the three was still learning when the 200 steps ended.)
+# Within reach both do well, but for the very nearest pairs, of which few rows ask in training.
 #
 # **Without a window** a query sees itself and closed blocks. The words before it, which matter most in a text, wait in the
 # open block. Two layers of HCA, $m' = 16$, learn to tell stories with a window of 16 and with a window of one. Where in its
