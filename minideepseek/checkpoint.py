@@ -21,6 +21,7 @@ from minideepseek.errors import UserError
 from minideepseek.files import atomic_directory, user_errors
 from minideepseek.formats import FORMATS, fp8, training
 from minideepseek.formats.weights import NAMES, read_weights, write_weights
+from minideepseek.layers.hashed import HashRouter
 from minideepseek.model import ModelConfig, Transformer
 
 CONFIG = "config.json"
@@ -107,6 +108,9 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
             f"the checkpoint is not complete"
         )
     model.load_state_dict(state, assign=True)
+    for module in model.modules():
+        if isinstance(module, HashRouter) and not module.fits():
+            raise UserError(f"{directory}: a table sends tokens to experts that are not there; its files are damaged")
     for module in model.modules():  # what no checkpoint holds: counts of a step of training, which begin at zero
         for name, buffer in module.named_buffers(recurse=False):
             if name in module._non_persistent_buffers_set:

@@ -101,6 +101,10 @@ class HashRouter(nn.Module):
             raise ValueError(f"frequencies of {len(frequency)} tokens, and the table has {len(self.table)}")
         self.table.copy_(deal(frequency, len(self.weight), self.cfg.k, self.layer))
 
+    def fits(self) -> bool:
+        """Whether the table names only experts that there are."""
+        return bool(((self.table >= 0) & (self.table < len(self.weight))).all())
+
     def forward(self, x: Tensor, ctx: Context) -> Routing:
         """x: (N, D), the tokens of ``ctx.ids`` one after the other -> where each goes."""
         gate = self.cfg.gate

@@ -266,6 +266,16 @@ def test_a_tensor_of_the_wrong_kind_is_refused(name, dtype, says, tmp_path):
         mds.load(tmp_path)
 
 
+@pytest.mark.parametrize("expert", [-1, 16])
+def test_a_table_that_names_an_expert_who_is_not_there_is_refused(expert, tmp_path):
+    mds.Transformer(replace(mds.generations["v4-mini"], vocab_size=64), seed=0).save(str(tmp_path))
+    state = load_file(tmp_path / "model.safetensors")
+    state["layers.0.ffn.gate.tid2eid"][5, 1] = expert
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(mds.UserError, match="experts that are not there"):
+        mds.load(tmp_path)
+
+
 def test_a_table_of_narrower_numbers_is_a_table(tmp_path):
     us = mds.Transformer(replace(mds.generations["v4-mini"], vocab_size=64), seed=0)
     us.save(str(tmp_path))
