@@ -199,6 +199,19 @@ def test_a_weight_may_be_negative_and_a_product_may_not():
     assert index_scores(question, keys).tolist() == [[[-3.0, 0.0]]]
 
 
+@pytest.mark.parametrize("n_keys", [1, 64, 130])
+def test_few_queries_score_as_many_do(n_keys):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 9, 3, 16, generator=generator, dtype=torch.bfloat16)
+    weights, keys = (
+        torch.randn(2, 9, 3, generator=generator),
+        torch.randn(2, n_keys, 16, generator=generator).bfloat16(),
+    )
+    many = index_scores(Question(queries, weights), keys)
+    few = torch.cat([index_scores(Question(queries[:, t : t + 1], weights[:, t : t + 1]), keys) for t in range(9)], 1)
+    torch.testing.assert_close(few, many, rtol=0.02, atol=0.05)
+
+
 @pytest.mark.parametrize("field", ["n_heads", "head_dim", "top_k"])
 def test_an_indexer_of_nothing_is_refused(field):
     with pytest.raises(ValueError, match=f"{field}=0 must be positive"):
