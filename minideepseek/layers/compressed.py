@@ -167,14 +167,15 @@ class CompressedSparseAttention(nn.Module):
         latent, query, vectors = self.mqa.project(x, ctx)
         near = self.mqa.near(vectors, ctx, None if cache is None else cache.window)
         entries = self.compressor(x, ctx, None if cache is None else cache.blocks)
-        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            question, keys = self.indexer(x.detach(), latent.detach(), ctx, None if cache is None else cache.index)
-        learns = self.training and self.cfg.stage != "dense" and keys.shape[1] > 0
+        asked = None
+        if cache is not None or self.cfg.stage != "dense":
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+                asked = self.indexer(x.detach(), latent.detach(), ctx, None if cache is None else cache.index)
+        n = entries.vectors.shape[1]
+        learns = self.training and self.cfg.stage != "dense" and n > 0
         lesson = Lesson(self.cfg.indexer.top_k) if learns else None
-        found = []
-        for piece in self.mqa.pieces(query, keys.shape[1], self.cfg.indexer.n_heads):
-            part = Question(question.queries[:, piece], question.weights[:, piece])
-            found.append(self._read(query, near, entries, part, keys, ctx, piece, lesson))
+        pieces = self.mqa.pieces(query, n, self.cfg.indexer.n_heads)
+        found = [self._read(query, near, entries, asked, ctx, piece, lesson) for piece in pieces]
         if lesson is not None:
             lesson.report(ctx, self.layer)
         return self.mqa.out(torch.cat(found, 1), ctx)
@@ -184,19 +185,23 @@ class CompressedSparseAttention(nn.Module):
         query: Tensor,
         near: Near,
         entries: Entries,
-        question: Question,
-        keys: Tensor,
+        asked: tuple[Question, Tensor] | None,
         ctx: Context,
         piece: slice,
         lesson: Lesson | None,
     ) -> Tensor:
-        """What one piece of the queries finds, (B, t, H, c); see ``SharedKVAttention.read``."""
+        """What one piece of the queries finds, (B, t, H, c); see ``SharedKVAttention.read``.
+
+        ``asked`` is what the indexer made of the pass, None where it rests.
+        """
         n, visible, top_k = entries.reach(ctx, piece), entries.visible(ctx, piece), self.cfg.indexer.top_k
         vectors = entries.vectors[:, :n]
         choosing = self.cfg.stage == "sparse" and n > top_k
         if n == 0 or (lesson is None and not choosing):
             return self.mqa.read(query, near, ctx, piece, ((vectors, visible),))[0]
-        scores = index_scores(question, keys[:, :n])
+        assert asked is not None
+        question, keys = asked
+        scores = index_scores(Question(question.queries[:, piece], question.weights[:, piece]), keys[:, :n])
         possible = scores.detach() if visible is None else scores.detach().masked_fill(~visible, -torch.inf)
         if lesson is None and n >= FAR_FEWER * top_k:
             places, there = picked(possible, top_k)

@@ -34,8 +34,9 @@ from minideepseek.layers.norm import RMSNorm
 from minideepseek.layers.ring import Ring
 from minideepseek.layers.rope import RoPE
 
-AT_ONCE = 2**24  # scores held at a time; a long prompt goes piece by piece
 Part = tuple[Tensor, Tensor | None]  # vectors, and which of them are visible
+
+AT_ONCE = 2**24  # scores held at a time; a long prompt goes piece by piece
 PIECE = 128  # queries in a piece at most: with more, most of what they score lies outside of their windows
 
 
