@@ -83,7 +83,7 @@ assert 8 < saved[2**17] < 16.9
 limit = reading(1) / (v32.n_layers * sparse.indexer.score_flops(1))
 print(
     "fewer FLOPs by a factor of",
-    {f"{n // 1024}K": round(x, 1) for n, x in saved.items() if n in (1024, 4096, 2**17, 2**20)},
+    {f"{n // 1024:,}K": round(x, 1) for n, x in saved.items() if n in (1024, 4096, 2**17, 2**20)},
 )
 print(f"and never more than {limit:.1f}: the index itself remains")
 
@@ -585,7 +585,8 @@ the model is as good as dense | V3.2, section 2.2 | not asked of a mini: text of
 #
 # **D. Half the keys.** If index keys were stored in FP8, how far would the byte bound at 64K move, latents in bf16?
 #
-# Then solve [the exercises](../exercises/11_dsa/11_dsa.ipynb).
+# Then solve [the exercises](../exercises/11_dsa/11_dsa.ipynb), and go on to [lesson 12](12_compressed_attention.ipynb), where the
+# text itself becomes shorter.
 
 # %% jupyter={"source_hidden": true}
 per_token, index_one = reading(1) / v3.n_layers, sparse.indexer.score_flops(1)
