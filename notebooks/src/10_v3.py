@@ -472,7 +472,8 @@ transformers continues our checkpoint | this package | error {error:.0e}, 40 tok
 # **D. From the terminal.** `minideepseek train v3-mini --out runs/v3`, then `minideepseek generate runs/v3 --prompt "One
 # day"`. And `minideepseek report v3` prints section 3.
 #
-# Then solve [the exercises](../exercises/10_v3/10_v3.ipynb).
+# Then solve [the exercises](../exercises/10_v3/10_v3.ipynb), and go on to [lesson 11](11_dsa.ipynb), where V3.2 reads only what
+# an index picks.
 
 # %% jupyter={"source_hidden": true}
 scatter = found["v3-mini", "v2-mini"][1] / 2
