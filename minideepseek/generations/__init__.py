@@ -2,7 +2,7 @@
 
 ``v1``, ``moe``, ``v2``, ``v3``, ``v32``, ``v4``: each says what changed since the one before. Every generation stands
 there twice: at its published size, which builds on ``torch.device("meta")`` and reproduces the papers' tables, and as a
-*mini* of the same shape of ideas that trains on a laptop in a minute, all minis with equal activated parameters.
+*mini* of the same shape of ideas that trains on a laptop in minutes, all minis with about equal activated parameters.
 """
 
 from __future__ import annotations
