@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.ops.backend import needs_grad, on_cpu
-from minideepseek.ops.gate import swiglu_backward, swiglu_forward
+from minideepseek.ops.gate import limit_needed, swiglu_backward, swiglu_forward
 from minideepseek.ops.matmul import MKL_IS_SLOW, product, weight_gradient
 
 FEW = 16  # tokens: more would feel the needless products
@@ -127,14 +127,16 @@ class _Experts(torch.autograd.Function):
         plan = dispatch(indices, gate_up.shape[0], ROWS.get(x.dtype, 1))
         out = x.new_empty(len(plan.source), x.shape[1])
         kept: list[Tensor] = []
+        limits: list[float | None] = []
         for expert, start, end in plan.busy():
             rows = x.index_select(0, plan.source[start:end])
             hidden = product(rows, gate_up[expert])
-            act, gated = swiglu_forward(hidden, limit)
+            limits.append(limit_needed(hidden, limit))
+            act, gated = swiglu_forward(hidden, limits[-1])
             out[start:end] = product(act, down[expert])
             kept += [rows, hidden, act, gated]
         ctx.save_for_backward(gate_up, down, weights, plan.slot, plan.source, *kept)
-        ctx.bounds, ctx.limit = plan.bounds, limit
+        ctx.bounds, ctx.limits = plan.bounds, limits
         # A bag of embeddings is a weighted sum of rows in one pass, which a gather and a product take three for.
         return F.embedding_bag(plan.slot.view_as(indices), out, mode="sum", per_sample_weights=weights.to(x.dtype))
 
@@ -153,7 +155,7 @@ class _Experts(torch.autograd.Function):
             dact = product(g, down[expert].t())
             dof_row[start:end] = torch.linalg.vecdot(dact, act)[:, None]
             ddown[expert] = weight_gradient(g, act * weight)
-            dhidden = swiglu_backward(dact.mul_(weight), hidden, gated, ctx.limit)
+            dhidden = swiglu_backward(dact.mul_(weight), hidden, gated, ctx.limits[n])
             dgate_up[expert] = weight_gradient(dhidden, rows)
             drows[start:end] = product(dhidden, gate_up[expert].t())
         dx = F.embedding_bag(slot.view_as(weights), drows, mode="sum")
