@@ -218,7 +218,8 @@ class Ends(nn.Module):
 
     def spread(self, x: Tensor) -> Tensor:
         """Embeddings (B, T, D) -> (B, T, n, D), all alike."""
-        return x[..., None, :].expand(*x.shape[:-1], self.cfg.streams, x.shape[-1])
+        # In memory, not by a stride of zero: for that a batch of products has only its slowest way.
+        return x[..., None, :].expand(*x.shape[:-1], self.cfg.streams, x.shape[-1]).contiguous()
 
     def handed(self, x: Tensor, read: Tensor) -> Tensor:
         """What modules that look ahead start from (see ``Residual.handed``): the streams."""

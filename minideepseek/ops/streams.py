@@ -94,7 +94,7 @@ def _first(x: Tensor) -> Tensor:
 
 def _normalise(logits: Tensor, iterations: int, eps: float) -> tuple[Tensor, list[Tensor]]:
     """(..., n, n) -> the matrices (n, n, ...), and what columns and rows were divided by, first to last."""
-    m, sums = _last(logits.softmax(-1) + eps), []
+    m, sums = _last(logits).softmax(1).add_(eps), []
     for step in range(2 * iterations - 1):
         s = m.sum(step % 2, keepdim=True).add_(eps)
         m.div_(s)
