@@ -554,7 +554,7 @@ it costs next to nothing | DeepSeek-V4, section 2.4 | V3's shapes {large:.2%} of
 #
 # **D. Half the bits.** How far from one are the singular values if all products are bfloat16? Does more iterating help?
 #
-# Then solve [the exercises](../exercises/14_muon/14_muon.ipynb).
+# Then solve [the exercises](../exercises/14_muon/14_muon.ipynb), and go on to [lesson 15](15_v4.ipynb): V4 as a whole.
 
 # %% jupyter={"source_hidden": true}
 vector = torch.randn(1, 1, 64, generator=draw)
