@@ -397,7 +397,7 @@ viz.curves(
 )  # fmt: skip
 
 # %% [markdown]
-# The paper's curve, at one twenty-thousandth of its size. But look at the losses: does the explosion *hurt*? One run
+# The paper's curve, with fifty thousand times fewer parameters. But look at the losses: does the explosion *hurt*? One run
 # cannot say. So: three learning rates (8e-3 suits a mini), five seeds, 100 steps each
 # ([script](../benchmarks/streams.py), [runs](../benchmarks/results/streams_train.csv)).
 
@@ -455,12 +455,13 @@ for (a, b, lr), (mean, band, word) in found.items():
 # - **0.03**, too high: the plain residual scatters, one seed is lost. mHC holds every seed within a few hundredths: *that*
 #   is stability. But HC learns best of all, at a gain of tens of thousands.
 # - **0.1**, absurd: one of five HC runs blows up, with a gradient a thousand times the usual one. The other four shrug at
-#   gains of a billion, and learn *better* than both others.
+#   gains of up to ten billion, and learn *better* than both others.
 #
-# So the paper's cause is ours, digit for digit, and its effect is rare here. Why? Each sub-layer reads through a norm,
-# which divides a large stream by its size, and with sixteen sub-layers that goes well for long. Large streams even help:
-# what a late layer writes is small beside them, which tames a step that is far too long. The bill comes with depth (122
-# sub-layers in V4-Pro), with numbers of 16 bits, and with trillions of tokens in which the one bad draw will happen.
+# So the paper's cause is here, and its effect is rare. Why? Our reading, which these runs do not prove: each sub-layer reads
+# through a norm, which divides a large stream by its size, and with sixteen sub-layers that goes well for long. Large
+# streams may even help: what a late layer writes is small beside them, and that tames a step that is far too long. The bill
+# comes with depth (122 sub-layers in V4-Pro), with numbers of 16 bits, and with trillions of tokens in which the one bad
+# draw will happen.
 
 # %%
 lost = {(arm, lr): sum(norm > 100 for norm in worst[arm, lr]) for arm in kinds for lr in rates}
