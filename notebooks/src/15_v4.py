@@ -215,17 +215,18 @@ found = {question: verdict(*pair) for question, pair in questions.items()}
 for question, (mean, band, word) in found.items():
     print(f"{question:<29}: {mean:+.3f} nats, two sigma {band:.3f}: {word}")
 assert {word for *_, word in found.values()} == {"shown"}
+assert all((losses[better] < losses[worse])[:, -1].all() for better, worse in questions.values())  # at every seed
 
 # %% [markdown]
 # So here, for once, a laptop can tell: the architecture and the optimiser help, each by itself and both together, at every
 # seed. Lessons 07 to 10 ended in ties; what is different now? Not the compression, which has nothing to do with texts of 128
 # tokens; of the parts that are left, lesson 13 tries the streams alone and lesson 14 the optimiser alone. Two cautions:
 #
-# - The arms had equal text and equal steps, not equal *time*. A step of V4's mini takes two to three times as long, because
+# - The arms had equal text and equal steps, not equal *time*. A step of V4's mini takes about twice as long, because
 #   streams, compressors and indexers are many small operations; in a large model the matrices hide them. And V4's mini has
 #   7 % more at work for a token.
-# - One learning rate served all arms, V1's. That Muon can take over AdamW's is what its scale of 0.18 is for (lesson 14);
-#   whether each arm would like another one best, these runs cannot say.
+# - One learning rate served all arms, V1's. Lesson 14 found that each optimiser has a valley of its own, and that who is
+#   ahead at one rate can be behind at another; there each had its best, and Muon stayed ahead.
 #
 # What a text of 128 tokens *cannot* show is what V4 is for. A window of 32 and blocks of 16 save nothing there, and the
 # stories hardly refer back further than that; lesson 12 planted facts to see what compression does to recall.
