@@ -114,14 +114,15 @@ class Experts(nn.Module):
         routing = self.router(rows, ctx)
         weights = routing.weights
         if self.training and self.down.requires_grad:
-            learning = torch.is_grad_enabled()  # a pass that only looks ahead is not counted
-            if learning:
+            # A pass that only notes routes, for later, is not counted.
+            counts = torch.is_grad_enabled() or ctx.routes is None
+            if counts:
                 self.load += load(routing.experts, self.cfg.n_experts)
             for balance in self.cfg.balance:
                 ctx.add_loss("balance", balance.loss(routing, x.shape[0]))
             if self.cfg.capacity is not None:
                 keep = self.cfg.capacity.keep(routing, ctx.ids)
-                self.dropped += (~keep).sum() * learning
+                self.dropped += (~keep).sum() * counts
                 weights = weights * keep
         gate_up: Tensor = self.gate_up
         down: Tensor = self.down

@@ -175,13 +175,14 @@ class Router(nn.Module):
             self.bias = before.to(self.bias.device)
         return self
 
-    def forward(self, x: Tensor, ctx: Context) -> Routing:
-        """x: (N, D) -> where each token goes."""
-        if ctx.routes is not None and ctx.routes.given:
+    def forward(self, x: Tensor, ctx: Context | None) -> Routing:
+        """x: (N, D) -> where each token goes. A mixture may stand alone, without a context."""
+        routes = None if ctx is None else ctx.routes
+        if routes is not None and routes.given:
             scores = self.cfg.score(x, self.weight)
-            experts = ctx.routes.take(len(x))
+            experts = routes.take(len(x))
             return Routing(experts, self.cfg.weigh(scores, experts), scores)
         routing = self.cfg.route(_logits(x, self.weight), self.bias)
-        if ctx.routes is not None:
-            ctx.routes.note(routing.experts)
+        if routes is not None:
+            routes.note(routing.experts)
         return routing

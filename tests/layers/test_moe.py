@@ -320,6 +320,18 @@ def test_a_step_reports_the_loads_of_the_whole_batch():
     assert layer.after_step(0.0)["max_violation"] == 0  # nothing has been counted since
 
 
+def test_a_look_at_the_loads_needs_no_gradient():
+    model = mixture_model().train()
+    with torch.no_grad():
+        model(torch.randint(0, 40, (3, 5)))
+    assert model.blocks[1].ffn.load.sum() == 3 * 5 * 2
+
+
+def test_a_mixture_stands_alone_without_a_context():
+    layer = MoE(n_experts=8, hidden=8, router=TopK(k=2)).build(16, 0).eval()
+    assert layer(draw(2, 3, 16, dtype=torch.float32), None).shape == (2, 3, 16)
+
+
 def test_no_gradient_reaches_the_bias():
     model = mixture_model().train()
     assert "blocks.1.ffn.router.bias" not in dict(model.named_parameters())
