@@ -1,6 +1,6 @@
 """How fast a whole model reads a prompt and writes text: ours against ``transformers``' generate, on the CPU.
 
-    python benchmarks/decode.py [v1|v3] [--rounds 7] [--threads 1]
+    python benchmarks/decode.py [v1|v3|v4] [--rounds 7] [--threads 1]
 
 Both run the same random weights (ours, saved and loaded by transformers), greedily, from prompts of 1024 tokens, one
 alone and eight at once, in float32 and in bfloat16. Prefill is the time to the first new token, decode the median

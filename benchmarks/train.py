@@ -1,9 +1,10 @@
 """How fast a model trains: our loop against ``transformers``' model in a plain loop, on the CPU.
 
-    python benchmarks/train.py [v1|v3] [--rounds 7] [--threads 1]
+    python benchmarks/train.py [v1|v3|v4] [--rounds 7] [--threads 1]
 
-The peer of V1 is Llama, that of V3 DeepseekV3 with its grouped products. Both train the same shape from the same
-weights on the same batches with the same settings (AdamW fused, clipping), so their losses must agree, and are printed.
+The peer of V1 is Llama, those of V3 and V4 are DeepseekV3 and DeepseekV4 with their grouped products. Both train the
+same shape from the same weights on the same batches with the same settings (AdamW fused, clipping), so their losses
+must agree, and are printed.
 Ours is ``minideepseek.train.train`` itself, batches and metrics included.
 
 The floor is arithmetic alone: the FLOPs of a token (causal half of attention) at the speed that matrix products of
