@@ -54,9 +54,7 @@ viz.bars(
 
 # %%
 v32 = mds.generations["v3.2"]
-indexing = sum(dsa.indexer.score_flops(million) for dsa, _ in v32.layers)
-reading = sum(dsa.score_flops(million) for dsa, _ in v32.layers) - indexing
-weights = 2 * mds.report(v32).activated["without embedding"]
+weights, indexing, reading = (bill.flops for bill in accounting.token_flops(v32, million).values())
 share = indexing / (indexing + reading + weights)
 assert share > 0.85
 print(f"V3.2, a token at a million: {indexing / 1e9:,.0f} GFLOP to index, {reading / 1e9:.0f} to read, "
@@ -486,29 +484,27 @@ print(
 # configurations, every operation counted alike (the report's "27 %" and "10 %" weigh them by precision: lesson 15).
 
 # %%
-lengths = [2**k for k in range(12, 21)]
+lengths = [2**k for k in range(8, 21)]
 
 
-def flops(name, n):
-    cfg = mds.generations[name]
-    own = 2 * mds.report(cfg).activated["without embedding"]
-    return own + sum(attention.score_flops(n) for attention, _ in cfg.layers)
+def flops(cfg, n):
+    return sum(bill.flops for bill in accounting.token_flops(cfg, n).values()) / 1e9
 
 
-work = {names[name]: [flops(name, n) / 1e9 for n in lengths] for name in ("v3.2", "v4-pro", "v4-flash")}
+work = {names[name]: [flops(mds.generations[name], n) for n in lengths] for name in ("v3.2", "v4-pro", "v4-flash")}
 viz.curves(
     work, x=lengths, log="xy", title=f"At a million tokens V4-Pro does {work['V4-Pro'][-1] / work['V3.2'][-1]:.0%} of V3.2's work",
     xlabel="tokens before", ylabel="GFLOP for one token",
 )  # fmt: skip
 
 # %% [markdown]
-# V4-Pro has more weights than V3.2, so for short texts it is the dearer one. Where do they cross, and what of V4's work at a
+# V4-Pro has more weights than V3.2, so for very short texts it is the dearer one. Where do they cross, and what of V4's work at a
 # million tokens is still the indexers'?
 
 # %%
 crossing = next(n for n, pro, old in zip(lengths, work["V4-Pro"], work["V3.2"], strict=True) if pro < old)
-csa_layers = [attention for attention, _ in mds.generations["v4-pro"].layers if isinstance(attention, CSA)]
-still = sum(layer.indexer.score_flops(million / layer.rate) for layer in csa_layers) / 1e9 / work["V4-Pro"][-1]
+assert work["V4-Pro"][0] > work["V3.2"][0]
+still = accounting.token_flops(mds.generations["v4-pro"], million)["index"].flops / 1e9 / work["V4-Pro"][-1]
 heavy = sum(a.mqa.read_flops(million / a.rate) for a, _ in mds.generations["v4-pro"].layers if isinstance(a, HCA))
 print(f"V4-Pro is cheaper from {crossing:,} tokens on; at a million its indexers do {still:.0%} of the work, "
       f"its HCA layers read {million // 128:,} entries each: {heavy / 1e9 / work['V4-Pro'][-1]:.0%}")  # fmt: skip
@@ -616,8 +612,7 @@ viz.answer(
 flash = mds.generations["v4-flash"]
 coarse = replace(flash, attention=tuple(replace(a, rate=8) if isinstance(a, CSA) else a for a, _ in flash.layers))
 smaller = accounting.cache_elements(coarse, million) / accounting.cache_elements(flash, million)
-own = 2 * mds.report(flash).activated["without embedding"]
-cheaper = [own + sum(a.score_flops(million) for a, _ in cfg.layers) for cfg in (coarse, flash)]
+cheaper = [flops(cfg, million) for cfg in (coarse, flash)]
 assert smaller < 0.6
 viz.answer(
     "C",
