@@ -384,8 +384,8 @@ assert 0.9 < alike["v4-pro"] / alike["v3.2"] < 1
 rows = claims("v4-pro") + claims("v4-flash")
 for claim in rows:
     print(f"{claim.printed:>7,.6g} printed, {claim.found:>9,.5g} {claim.unit:<2} {claim.what} ({claim.source})")
-for name, printed in (("v4-pro", 49), ("v4-flash", 13)):
-    assert round(mds.report(mds.generations[name]).activated["without embedding"] / 1e9) == printed
+at_work_of = {name: mds.report(mds.generations[name]).activated["without embedding"] / 1e9 for name in parts}
+assert {name: round(count) for name, count in at_work_of.items()} == {"v4-pro": 49, "v4-flash": 13}
 
 # %% [markdown]
 # ## 8 · Hand it on
@@ -431,12 +431,12 @@ def seen(question):
 
 
 viz.ledger(f"""
-V4-Flash has 284 B parameters, 13 B at work | V4 report, abstract | recounted, 13.27 without the embedding | exact
-V4-Pro has 1.6 T, 49 B at work | V4 report, abstract | recounted, 48.85 without the embedding | exact
+V4-Flash has 284 B parameters, 13 B at work | V4 report, abstract | recounted, {at_work_of["v4-flash"]:.2f} without the embedding | exact
+V4-Pro has 1.6 T, 49 B at work | V4 report, abstract | recounted, {at_work_of["v4-pro"]:.2f} without the embedding | exact
 its cache of a million tokens is 10 % of V3.2's, Flash's 7 % | V4 report, abstract | {table["v4-pro"].cache_share:.1f} % and {table["v4-flash"].cache_share:.1f} %, in bytes as served | exact
-its FLOPs there are 27 % of V3.2's, Flash's 10 % | V4 report, abstract | {table["v4-pro"].flops_share:.1f} % and {table["v4-flash"].flops_share:.1f} % with weights of ours | shown
-mixing on the manifold does not enlarge | mHC, section 4.1 | gain {max(gains):.4f} after {len(gains)} sub-layers | shown
-V4's architecture learns better than V3's | V4 report, table 1 | {seen("the architecture, with Muon")}
+its FLOPs there are 27 % of V3.2's, Flash's 10 % | V4 report, abstract | {table["v4-pro"].flops_share:.1f} % and {table["v4-flash"].flops_share:.1f} % with weights of ours: plausible | not tested
+mixing on the manifold does not enlarge | mHC, arXiv 2512.24880 | gain {max(gains):.4f} after {len(gains)} sub-layers | shown
+V4's architecture learns better than V3's | V4 report | {seen("the architecture, with Muon")}
 Muon learns faster than AdamW | V4 report, section 2.4 | {seen("the optimiser, in V4")}
 transformers continues our checkpoint | this package | error {error:.0e}, 40 tokens alike | exact
 """)
