@@ -112,6 +112,11 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         targets = torch.randint(0, s.vocab, (m,), device=DEVICE)
         moved = (m + s.vocab) * s.width
         return Problem((make(m, s.width), make(s.vocab, s.width)), (moved, 2 * moved), (flops, 3 * flops), (targets,))
+    if name == "linear_log_probs":
+        flops = 2 * m * s.width * s.vocab
+        targets = torch.randint(0, s.vocab, (m,), device=DEVICE)
+        moved = (m + s.vocab) * s.width
+        return Problem((make(m, s.width), make(s.vocab, s.width)), (moved, 3 * moved), (flops, 4 * flops), (targets,))
     if name == "experts":
         weights = make(s.experts, 2 * s.expert_hidden, s.width), make(s.experts, s.width, s.expert_hidden)
         scores, indices = torch.rand(m, s.experts, device=DEVICE).topk(s.top_k)
@@ -127,7 +132,17 @@ def _make(dtype: torch.dtype, *size: int) -> Tensor:
     return torch.randn(size, device=DEVICE).to(dtype).mul_(0.1).requires_grad_()
 
 
-OPS = ("rms_norm", "add_rms_norm", "rope", "swiglu", "linear", "attention", "linear_cross_entropy", "experts")
+OPS = (
+    "rms_norm",
+    "add_rms_norm",
+    "rope",
+    "swiglu",
+    "linear",
+    "attention",
+    "linear_cross_entropy",
+    "linear_log_probs",
+    "experts",
+)
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:

@@ -22,6 +22,14 @@ def check(*tensors: Tensor) -> None:
             raise ValueError(f"tensors on {tensors[0].device} and {tensor.device}: a kernel needs all on one device")
 
 
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """``tensors`` in the type that autocast, where it is on, wants a matrix product's operands to have."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+
+
 def run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """Launch ``kernel`` on the device of its first argument, which need not be the current one."""
     with torch.cuda.device_of(args[0]):

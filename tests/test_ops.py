@@ -442,6 +442,24 @@ def test_linear_cross_entropy_in_bfloat16_keeps_the_gradient_of_a_certain_predic
     torch.testing.assert_close(hidden.grad.item(), torch.sigmoid(torch.tensor(8.0)).item() - 1, rtol=0.01, atol=0)
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("rows", [0, 1, 3, 10])
+def test_linear_log_probs_match_their_definition(rows: int) -> None:
+    hidden, weight, targets = loss_problem(rows)
+    targets[:2] = -100
+    assert_same_as_reference(
+        lambda h, w: ops.linear_log_probs(h, w, targets),
+        lambda h, w: reference.linear_log_probs(h, w, targets),
+        (hidden, weight),
+    )
+
+
+def test_linear_log_probs_average_to_the_cross_entropy() -> None:
+    hidden, weight, targets = loss_problem(7)
+    mean = ops.linear_log_probs(hidden, weight, targets).sum() / (targets != -100).sum()
+    torch.testing.assert_close(-mean, ops.linear_cross_entropy(hidden, weight, targets))
+
+
 # ------------------------------------------------------------------------------------------------------------ linear
 
 

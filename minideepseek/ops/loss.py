@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from minideepseek.ops import reference
-from minideepseek.ops.backend import needs_grad, on_cpu
+from minideepseek.ops.backend import kernel_in, needs_grad, on_cpu
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
 
 
+@kernel_in("loss")
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
     """Mean cross-entropy of the logits ``hidden @ weight.T`` against ``targets``, in nats.
 
@@ -39,6 +41,27 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     for h, t in zip(hidden.split(_rows(weight)), targets.split(_rows(weight)), strict=True):
         loss += _differentiate(product(h, weight), t, ignore_index)
     return loss / (targets != ignore_index).sum()
+
+
+@kernel_in("loss")
+def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+    """Log-probability of each target under the logits ``hidden @ weight.T``, in nats: what policy gradients weigh.
+
+    As in ``linear_cross_entropy`` the logits are never whole. What a row weighs is known only on the way back, where
+    they are computed again, a few hundred rows at a time.
+
+    Args:
+        hidden: (N, D).
+        weight: (V, D).
+        targets: (N,) int64 in [0, V), or ``ignore_index``.
+        ignore_index: rows with this target get 0 and no gradient.
+
+    Returns:
+        (N,), float32 at least.
+    """
+    if torch.is_autocast_enabled(hidden.device.type) or torch.compiler.is_compiling():
+        return reference.linear_log_probs(hidden, weight, targets, ignore_index=ignore_index)
+    return _LogProbs.apply(hidden, weight, targets, ignore_index)
 
 
 def _rows(weight: Tensor) -> int:
@@ -116,3 +139,37 @@ def _scale(ctx: Any, grad: Tensor | None, *unused: None) -> tuple[Tensor | None,
 
 
 _with_gradients.register_autograd(_scale, setup_context=_keep)
+
+
+class _LogProbs(torch.autograd.Function):
+    # With p = softmax(logits) and g the gradient of a row's log-probability:  dlogits = g · (onehot - p).
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+        found = hidden.new_empty(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        normaliser = torch.empty_like(found)
+        for start in range(0, len(hidden), _rows(weight)):
+            block = slice(start, start + _rows(weight))
+            logits, t = wide(product(hidden[block], weight)), targets[block]
+            normaliser[block] = logits.logsumexp(-1)
+            at = t.where(t != ignore_index, 0)[:, None]
+            found[block] = (logits.gather(1, at)[:, 0] - normaliser[block]).where(t != ignore_index, 0.0)
+        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.ignore_index = ignore_index
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden, weight, targets, normaliser = ctx.saved_tensors
+        grad = grad.where(targets != ctx.ignore_index, 0.0)[:, None]
+        dhidden, dweight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=normaliser.dtype)
+        for start in range(0, len(hidden), _rows(weight)):
+            block = slice(start, start + _rows(weight))
+            h, t, g = hidden[block], targets[block], grad[block]
+            logits = product(h, weight)
+            p = (wide(logits) - normaliser[block, None]).exp_()
+            at = t.where(t != ctx.ignore_index, 0)[:, None]
+            dlogits = p.mul_(-g).scatter_add_(1, at, g).to(logits.dtype)
+            dhidden[block] = product(dlogits, weight.t())
+            dweight += weight_gradient(dlogits, h)
+        return dhidden, dweight.to(weight.dtype), None, None

@@ -67,6 +67,12 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)
 
 
+def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+    """See ``ops.linear_log_probs``."""
+    logits = wide(hidden @ weight.T)
+    return 0.0 - F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="none")
+
+
 def experts(
     x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None = None
 ) -> Tensor:

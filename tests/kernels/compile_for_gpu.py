@@ -2,7 +2,14 @@
 
 The interpreter knows nothing of Triton's types and layouts; the compiler does, and needs no GPU: it is told of one.
 Run without TRITON_INTERPRET. Prints a JSON object: operation -> list of its launches, forward and backward, each with
-the kernel's name and the widest load and store among its PTX instructions, in bytes.
+
+    kernel                       its name
+    load, store                  the widest access to global memory among its PTX instructions, in bytes
+    multiplies, tensor_cores     whether it has matrix products; whether they run on Hopper's tensor cores (wgmma)
+    registers, spilled           of a thread; bytes of them that did not fit and went to memory
+    shared                       bytes of shared memory of a program
+
+To see one operation's: python tests/kernels/compile_for_gpu.py attention
 """
 
 from __future__ import annotations
@@ -10,6 +17,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +30,17 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
 
+from minideepseek.kernels import launch
 from minideepseek.ops.backend import KERNELS
+
+#: Operation -> the arguments to build its inputs with, where the first of the walking test's are too small to show what
+#: a model's would become.
+SIZES: dict[str, list[tuple]] = {}
+MULTIPROCESSORS = 132  # of an H100 or H200
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+WORDS = r"\b{}\.global\S*?(?:\.v(\d))?\.b(\d+)"
+COPIES = r"cp\.async\S*\.shared\S*\.global\S* .*?, 0x(\w+)"  # to shared memory; they name their bytes
 
 launches: list[dict[str, object]] = []
 
@@ -31,6 +52,7 @@ def compile_instead(self: Any, *args: Any, grid: object, warmup: bool, **options
     fixed = {p.name for p in self.params if p.is_constexpr} | {
         n for n, v in values.items() if type(v) is int and v == 1
     }
+    fixed |= {name for name, value in values.items() if value is None}
     types = {name: "constexpr" if name in fixed else mangle_type(values[name]) for name in self.arg_names}
     aligned = {}
     for position, name in enumerate(self.arg_names):
@@ -38,26 +60,56 @@ def compile_instead(self: Any, *args: Any, grid: object, warmup: bool, **options
         if name not in fixed and isinstance(value, int) and value % 16 == 0:
             aligned[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(self, types, constexprs={name: values[name] for name in fixed}, attrs=aligned)
-    ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-    found = {"kernel": self.__name__}
-    for kind in ("ld", "st"):
-        sizes = re.findall(rf"\b{kind}\.global\S*?(?:\.v(\d))?\.b(\d+)", ptx)
-        found[kind] = max(int(many or 1) * int(bits) // 8 for many, bits in sizes)
-    launches.append(found)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    ptx, ttgir = compiled.asm["ptx"], compiled.asm["ttgir"]
+    launches.append(
+        {
+            "kernel": self.__name__,
+            "load": max(widths(ptx, "ld") + [int(size, 16) for size in re.findall(COPIES, ptx)]),
+            "store": max(widths(ptx, "st")),
+            "multiplies": "dot" in ttgir,
+            "tensor_cores": "wgmma" in ptx,
+            **resources(compiled.asm["cubin"]),
+            "shared": compiled.metadata.shared,
+        }
+    )
 
 
-def main() -> None:
+def widths(ptx: str, access: str) -> list[int]:
+    """Bytes that each instruction moves for a thread."""
+    return [int(many or 1) * int(bits) // 8 for many, bits in re.findall(WORDS.format(access), ptx)]
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """What the assembler gave a thread."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        report = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    found = {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", report)}
+    return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"]}
+
+
+def main(names: list[str]) -> None:
     JITFunction.run = compile_instead
+    launch.multiprocessors = lambda device: MULTIPROCESSORS
     found = {}
-    for name, (build, shapes) in INPUTS.items():
+    for name in names or KERNELS:
+        build, shapes = INPUTS[name]
+        kernel = getattr(importlib.import_module(f"minideepseek.kernels.{KERNELS[name]}"), name)
         launches.clear()
-        inputs, rest = build(lambda *size: torch.randn(size, dtype=torch.bfloat16).requires_grad_(), *shapes[0])
-        out = getattr(importlib.import_module(f"minideepseek.kernels.{KERNELS[name]}"), name)(*inputs, *rest)
-        outs = out if isinstance(out, tuple) else (out,)
-        torch.autograd.backward(outs, outs)
-        found[name] = launches.copy()
-    print(json.dumps(found))
+        for shape in SIZES.get(name, shapes[:1]):
+            leaves, rest, options = build(
+                lambda *size: torch.randn(size, dtype=torch.bfloat16).requires_grad_(), *shape
+            )
+            with torch.no_grad():
+                kernel(*leaves, *rest, **options)
+            out = kernel(*leaves, *rest, **options)
+            outs = out if isinstance(out, tuple) else (out,)
+            torch.autograd.backward(outs, outs)
+        found[name] = list({json.dumps(launched): launched for launched in launches}.values())
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -7,7 +7,9 @@ where there is one and in Triton's interpreter everywhere else.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,26 +26,38 @@ DTYPES = [torch.float32, torch.bfloat16]
 
 #: Makes a random tensor of the dtype under test.
 Make = Callable[..., Tensor]
-#: What an operation is called with: tensors to differentiate, then the rest.
-Inputs = tuple[tuple[Tensor, ...], tuple[object, ...]]
+
+
+class Inputs(NamedTuple):
+    """What an operation is called with: tensors to differentiate, then the rest."""
+
+    leaves: tuple[Tensor, ...]
+    rest: tuple[object, ...] = ()
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def rms_norm(make: Make, *shape: int) -> Inputs:
-    return (make(*shape), make(shape[-1]) + 1), (1e-6,)
+    return Inputs((make(*shape), make(shape[-1]) + 1), (1e-6,))
 
 
 def add_rms_norm(make: Make, *shape: int) -> Inputs:
-    return (make(*shape), make(*shape), make(shape[-1]) + 1), (1e-6,)
+    return Inputs((make(*shape), make(*shape), make(shape[-1]) + 1), (1e-6,))
 
 
 def rope(make: Make, batch: int, tokens: int, heads: int, width: int, layout: str, angle_rows: int | None) -> Inputs:
     rows = () if angle_rows is None else (angle_rows,)
     angles = torch.randn(*rows, tokens, width // 2, device=DEVICE) * 3
-    return (make(batch, tokens, heads, width),), (angles.cos(), angles.sin(), layout)
+    return Inputs((make(batch, tokens, heads, width),), (angles.cos(), angles.sin(), layout))
 
 
 def swiglu(make: Make, shape: tuple[int, ...], limit: float | None) -> Inputs:
-    return (make(*shape),), (limit,)
+    return Inputs((make(*shape),), (limit,))
+
+
+def output_layer(make: Make, rows: int, width: int, vocab: int, ignored: int) -> Inputs:
+    targets = torch.randint(0, vocab, (rows,), device=DEVICE)
+    targets[:ignored] = -1
+    return Inputs((make(rows, width), make(vocab, width)), (targets,), {"ignore_index": -1})
 
 
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
@@ -75,6 +89,8 @@ ROPE_SHAPES = [
     *random_shapes(2, 3, 20, 5, 40, multiple=2),
 ]
 
+OUTPUT_SHAPES = [(32, 64, 512, 5), (1, 1, 1, 0), (7, 5, 3, 2), (40, 3, 17, 1), (5, 16, 4097, 0), (2, 9, 8195, 1)]
+
 #: Operation -> what builds its inputs, and the arguments to build them with; first of all a shape that a model has.
 INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     "rms_norm": (rms_norm, NORM_SHAPES),
@@ -99,6 +115,8 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
             for limit in (None, 0.5)
         ],
     ),
+    "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
+    "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
 
 
@@ -111,6 +129,8 @@ def alone(x: Tensor) -> Tensor:
 
 
 def columns_of_a_wider_tensor(x: Tensor) -> Tensor:
+    if not x.ndim:
+        return alone(x)
     wide = x.new_full((*x.shape[:-1], x.shape[-1] + 9), torch.nan)
     return wide[..., 4 : 4 + x.shape[-1]].copy_(x)
 
@@ -165,10 +185,10 @@ def canaries(monkeypatch: pytest.MonkeyPatch) -> Canaries:
     return found
 
 
-def run(op: Callable[..., object], inputs: tuple[Tensor, ...], rest: tuple, seed: int, place: Callable) -> list[Tensor]:
+def run(op: Callable[..., object], inputs: Inputs, seed: int, place: Callable) -> list[Tensor]:
     """Outputs, then gradients of a random weighting of them."""
-    leaves = [place(x).detach().requires_grad_() for x in inputs]
-    out = op(*leaves, *rest)
+    leaves = [place(x).detach().requires_grad_() for x in inputs.leaves]
+    out = op(*leaves, *inputs.rest, **inputs.options)
     outs = out if isinstance(out, tuple) else (out,)
     generator = torch.Generator().manual_seed(seed)
     weights = [place(torch.randn(o.shape, generator=generator).to(o.dtype).to(o.device)) for o in outs]
@@ -184,14 +204,14 @@ def check(name: str, shape: tuple, dtype: torch.dtype, place: Callable[[Tensor],
     """The kernel is as near to the truth (the definition in float64) as the definition is in ``dtype``."""
     torch.manual_seed(0)
     build, _ = INPUTS[name]
-    inputs, rest = build(lambda *size: torch.randn(size, device=DEVICE).to(dtype), *shape)
+    inputs = build(lambda *size: torch.randn(size, device=DEVICE).to(dtype), *shape)
     definition = getattr(reference, name)
     with ops.backend("triton"):
-        found = run(getattr(ops, name), inputs, rest, 1, place)
-    if all(x.numel() for x in inputs):
+        found = run(getattr(ops, name), inputs, 1, place)
+    if all(x.numel() for x in inputs.leaves):
         canaries.assert_untouched()
-    defined = run(definition, inputs, rest, 1, alone)
-    truth = run(definition, tuple(x.double() for x in inputs), rest, 1, alone)
+    defined = run(definition, inputs, 1, alone)
+    truth = run(definition, inputs._replace(leaves=tuple(x.double() for x in inputs.leaves)), 1, alone)
     slack = max(1e-6, torch.finfo(dtype).eps / 2)  # a tensor of few numbers may be unlucky in its roundings
     for number, (ours, theirs, exact) in enumerate(zip(found, defined, truth, strict=True)):
         assert ours.shape == theirs.shape
@@ -225,16 +245,16 @@ def test_every_kernel_has_inputs_here_and_a_definition() -> None:
 @pytest.mark.parametrize("name", INPUTS)
 def test_the_backend_decides_who_computes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     build, shapes = INPUTS[name]
-    inputs, rest = build(lambda *size: torch.randn(size, device=DEVICE), *shapes[0])
+    leaves, rest, options = build(lambda *size: torch.randn(size, device=DEVICE), *shapes[0])
     module = __import__(f"minideepseek.kernels.{KERNELS[name]}", fromlist=[name])
     monkeypatch.setattr(module, name, lambda *args, **kwargs: "the kernel")
     op = getattr(ops, name)
     with ops.backend("triton"):
-        assert op(*inputs, *rest) == "the kernel"
+        assert op(*leaves, *rest, **options) == "the kernel"
         with ops.backend("torch"):
-            assert op(*inputs, *rest) != "the kernel"
-        assert op(*inputs, *rest) == "the kernel"
-    assert (op(*inputs, *rest) == "the kernel") is (DEVICE == "cuda")
+            assert op(*leaves, *rest, **options) != "the kernel"
+        assert op(*leaves, *rest, **options) == "the kernel"
+    assert (op(*leaves, *rest, **options) == "the kernel") is (DEVICE == "cuda")
 
 
 def test_float64_is_refused_by_kernels_in_one_line() -> None:
