@@ -146,7 +146,7 @@ class Transformer(nn.Module):
             block, ends = Block(cfg, *cfg.layer_ahead, k), cfg.residual.ends(cfg.d_model, cfg.norm_eps)
             self.mtp.append(MTP.build(cfg.d_model, cfg.norm_eps, block, ends))
         self.before_step(0.0)
-        self.head = Linear(cfg.d_model, cfg.vocab_size)
+        self.head = Linear(cfg.d_model, cfg.vocab_size, exact=True)
         if self.embed.weight.device.type != "meta":
             self.initialise(seed)
 

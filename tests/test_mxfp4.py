@@ -5,14 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minideepseek.ops.mxfp4 import LEVELS, as_fp4, fp4_scales, in_fp8_tiles
-from minideepseek.ops.quantise import hadamard
+from minideepseek.ops.mxfp4 import LEVELS, as_fp4, fp4_scales
+from minideepseek.ops.quantise import as_fp8, hadamard
 
 SIGNED = torch.tensor([*LEVELS, *(-level for level in LEVELS)], dtype=torch.float64)
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def in_fp8_blocks(x):
+    return as_fp8(x, block=(128, 128), power_of_two=True)
 
 
 @pytest.mark.parametrize("exponent", [-120, -6, 0, 5, 100])
@@ -77,20 +81,20 @@ def fp4_matrix(ratio: int, seed: int = 0) -> torch.Tensor:
 def test_eight_bits_hold_four_as_long_as_scales_differ_by_no_more_than_two_to_the_fourteen(ratio, power):
     x = fp4_matrix(ratio) * 2.0**power
     assert torch.equal(as_fp4(x), x)
-    assert torch.equal(in_fp8_tiles(x), x)
+    assert torch.equal(in_fp8_blocks(x), x)
 
 
 @pytest.mark.parametrize("ratio", [15, 16, 20])
 def test_beyond_that_the_smallest_are_lost(ratio):
     x = fp4_matrix(ratio)
-    lost = in_fp8_tiles(x) != x
+    lost = in_fp8_blocks(x) != x
     assert lost.any()
     assert x[lost].abs().max() < 2.0 ** (ratio - 13)
 
 
-def test_tiles_at_the_edge_may_be_smaller():
+def test_blocks_at_the_edge_may_be_smaller():
     x = as_fp4(normal(130, 200))
-    assert torch.equal(in_fp8_tiles(x), x)
+    assert torch.equal(in_fp8_blocks(x), x)
 
 
 def test_turning_spares_products_an_outlier():

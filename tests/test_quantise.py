@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minideepseek.ops.quantise import (
-    E4M3_LARGEST,
+    E4M3,
+    E5M2,
+    E5M6,
     as_fp8,
     block_scales,
     hadamard,
+    in_blocks,
+    rounded,
     straight_through,
     up_to_power_of_two,
 )
@@ -61,20 +65,47 @@ def test_a_power_of_two_stays():
 @pytest.mark.parametrize("power_of_two", [False, True])
 def test_each_block_is_scaled_by_its_own_peak(power_of_two):
     x = torch.tensor([[1.0, -4.0, 0.5, 2.0, 0.0, 0.0]])
-    found = block_scales(x, block=2, largest=448.0, power_of_two=power_of_two)
-    expected = torch.tensor([[4.0, 2.0, 1e-4]]) / 448
+    found = block_scales(in_blocks(x, 2), largest=448.0, power_of_two=power_of_two).flatten()
+    expected = torch.tensor([4.0, 2.0, 1e-4]) / 448
     assert torch.allclose(found, up_to_power_of_two(expected) if power_of_two else expected)
 
 
-def test_blocks_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="6 numbers do not divide into blocks of 4"):
-        block_scales(torch.ones(6), block=4, largest=1.0)
+@pytest.mark.parametrize("form", [E4M3, E5M2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_by_arithmetic_is_what_a_processors_conversion_does(form, dtype):
+    x = normal(4000, dtype=dtype) * 2.0 ** torch.randint(-20, 10, (4000,), generator=torch.Generator().manual_seed(1))
+    x = x.float().to(dtype)  # which is where conversions start from
+    held = torch.arange(256, dtype=torch.uint8).view(form.dtype).to(dtype)
+    held = held[held.isfinite()]
+    ties = (held.sort().values[1:] + held.sort().values[:-1]) / 2
+    for numbers in (x, held, ties, torch.tensor([1e6, -1e6], dtype=dtype)):
+        assert torch.equal(rounded(numbers, form._replace(dtype=None)), rounded(numbers, form))
+    assert torch.equal(rounded(held, form), held)
+    assert held.max() == form.largest
+
+
+def test_twelve_bits_leave_a_128th_and_reach_as_far_as_e5m2():
+    x = normal(4000)
+    error = ((rounded(x, E5M6) - x) / x).abs().max()
+    assert 0.9 * 2**-7 < error <= 2**-7
+    assert rounded(torch.tensor([1e6, 2.0**-20, 2.0**-22]), E5M6).tolist() == [65024.0, 2.0**-20, 0.0]
+
+
+# Largest relative error: half of the last bit. Mean: over a uniform mantissa in [1, 2), ln 2 / 2 of that.
+@pytest.mark.parametrize(("form", "bits"), [(E4M3, 3), (E5M2, 2), (E5M6, 6)])
+@pytest.mark.parametrize("block", [128, (128, 128), None])
+def test_more_digits_and_not_more_scales_make_normal_numbers_exact(form, bits, block):
+    x = normal(256, 256)
+    error = (as_fp8(x, block=block, form=form) - x).abs() / x.abs()
+    normal_numbers = x.abs() > x.abs().max() / 448 * 2**-6  # above E4M3's last normal number, whatever the block
+    assert error[normal_numbers].max() <= 2.0 ** -(bits + 1)
+    assert 0.3 < error[normal_numbers].mean() / 2.0 ** -(bits + 1) < 0.4
 
 
 def test_what_fp8_can_hold_stays():
     held = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
     held = held[held.isfinite()]
-    assert held.max() == E4M3_LARGEST
+    assert held.max() == E4M3.largest
     assert torch.equal(as_fp8(held, block=held.numel()), held)
     assert torch.equal(as_fp8(held * 2.0**-5, block=held.numel(), power_of_two=True), held * 2.0**-5)
 
@@ -92,8 +123,58 @@ def test_rounding_to_fp8_errs_by_a_sixteenth_at_most(power_of_two, dtype):
     assert error.max() > 0
 
 
-def test_blocks_of_zeros_stay_zero():
-    assert torch.equal(as_fp8(torch.zeros(2, 128)), torch.zeros(2, 128))
+def cut(x, rows, columns):
+    """x (R, C) as a list of its blocks, row by row, the last ones smaller."""
+    return [part for band in x.split(rows, 0) for part in band.split(columns, 1)]
+
+
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize("block", [(1, 4), (4, 1), (4, 4), (3, 5), (100, 100)])
+def test_every_block_is_rounded_by_itself_also_at_the_edges(block, power_of_two):
+    x = normal(10, 11) * 2.0 ** torch.randint(-8, 8, (10, 1), generator=torch.Generator().manual_seed(2))
+    found = cut(as_fp8(x, block=block, power_of_two=power_of_two), *block)
+    for part, own in zip(found, cut(x, *block), strict=True):
+        assert torch.equal(part, as_fp8(own, block=None, power_of_two=power_of_two))
+
+
+def test_stacked_matrices_are_rounded_one_by_one_and_vectors_as_rows():
+    x = normal(3, 5, 6)
+    assert torch.equal(as_fp8(x, block=(2, 4)), torch.stack([as_fp8(one, block=(2, 4)) for one in x]))
+    assert torch.equal(as_fp8(x[0, 0], block=4), as_fp8(x[0], block=4)[0])
+    assert torch.equal(as_fp8(x, block=None), as_fp8(x.flatten(), block=90).view_as(x))
+
+
+def test_numbers_as_small_as_gradients_survive_if_no_peak_is_assumed():
+    x = normal(4, 128) * 1e-9
+    assert ((as_fp8(x) - x).norm() / x.norm()) > 0.1
+    assert ((as_fp8(x, least_peak=1e-30) - x).norm() / x.norm()) < 0.03
+
+
+def test_turning_tiles_loses_nothing_where_scales_are_powers_of_two():
+    """V3 keeps activations in tiles of 1 x 128 and needs them in tiles of 128 x 1 (report, section 3.3.3)."""
+    x = normal(128, 128, dtype=torch.float32)
+    for power_of_two in (True, False):
+        kept = as_fp8(x, block=(1, 128), power_of_two=power_of_two)
+        turned = as_fp8(kept, block=(128, 1), power_of_two=power_of_two)
+        changed = (turned != kept) & (kept.abs() > kept.abs().max() / 448 * 2**-5)  # still normal after turning
+        assert changed.any() != power_of_two
+
+
+def test_an_outlier_spoils_what_it_shares_a_scale_with():
+    """Cells of 1e5 among normal numbers: E4M3 spans five orders of magnitude, so smaller outliers do no harm."""
+    x = normal(512, 512)
+    cells = torch.randperm(512 * 512, generator=torch.Generator().manual_seed(1))[:4]
+    planted = x.clone().view(-1).index_fill_(0, cells, 1e5).view_as(x)
+    others = (planted == x).double()
+
+    def error(x, block):
+        return (((as_fp8(x, block=block) - x) * others).norm() / (x * others).norm()).item()
+
+    tensor, blocks, tiles = (error(planted, block) for block in (None, (128, 128), (1, 128)))
+    assert tensor > 0.1
+    assert tensor > 1.5 * blocks > 3 * tiles
+    assert tiles < 1.1 * error(x, (1, 128))
+    assert error(x, None) == pytest.approx(error(x, (1, 128)), rel=0.05)
 
 
 def test_the_gradient_passes_straight_through():

@@ -5,6 +5,7 @@ from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.compressed import CSA, HCA
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.fp4 import FP4
+from minideepseek.layers.fp8 import FP8
 from minideepseek.layers.gqa import GQA
 from minideepseek.layers.hashed import HashRouting
 from minideepseek.layers.hyper import Birkhoff, HyperConnections
@@ -24,6 +25,7 @@ __all__ = [
     "CSA",
     "DSA",
     "FP4",
+    "FP8",
     "GQA",
     "HCA",
     "MLA",

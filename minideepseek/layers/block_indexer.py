@@ -30,7 +30,7 @@ class BlockIndexer(nn.Module):
         self.cfg, self.rope = cfg, mqa.turns
         self.compressor = Compressor.beside(mqa, d_model, cfg.head_dim, rate, overlap=True, rounding=cfg.rounding)
         self.query = Linear(mqa.d_query_latent, cfg.n_heads * cfg.head_dim)
-        self.weights = Linear(d_model, cfg.n_heads)
+        self.weights = Linear(d_model, cfg.n_heads, exact=True)
 
     @staticmethod
     def count(cfg: Indexer, mqa: SharedKV, d_model: int, rate: int) -> int:

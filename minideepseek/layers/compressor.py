@@ -101,7 +101,7 @@ class Compressor(nn.Module):
         super().__init__()
         self.width, self.rate, self.overlap, self.rope = width, rate, overlap, rope
         streams = 2 if overlap else 1
-        self.down = Linear(d_model, *[width] * (2 * streams))
+        self.down = Linear(d_model, *[width] * (2 * streams), exact=True)
         self.place = nn.Parameter(torch.zeros(rate, streams * width))
         self.norm = RMSNorm(width, norm_eps)
         self.rounding = rounding

@@ -21,32 +21,12 @@ from torch import Tensor, nn
 
 from minideepseek.context import Context
 from minideepseek.layers.fp4 import FP4
+from minideepseek.layers.fp8 import FP8
 from minideepseek.layers.linear import Linear
 from minideepseek.layers.rope import RoPE
-from minideepseek.ops.backend import needs_grad
-from minideepseek.ops.quantise import as_fp8, hadamard, straight_through
 
 AT_ONCE = 2**24  # products of queries and keys held at a time; scoring a long prompt goes piece by piece
 FEW = 4  # queries a row, up to which scoring reads the keys as a decode does
-
-
-@dataclass(frozen=True, kw_only=True)
-class FP8:
-    """Simulates the arithmetic of the released inference code: queries and keys rotated, then rounded to E4M3.
-
-    Attributes:
-        rotate: by a Hadamard matrix first; products stay as they are, and outliers are shared out among channels.
-        power_of_two: scales, one a vector, are powers of two.
-    """
-
-    rotate: bool = True
-    power_of_two: bool = False
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(..., d^I) -> the same, rounded; the gradient passes straight through the rounding."""
-        x = hadamard(x) if self.rotate else x
-        rounded = as_fp8(x, block=x.shape[-1], power_of_two=self.power_of_two)
-        return straight_through(x, rounded) if needs_grad(x) else rounded
 
 
 @dataclass(frozen=True, kw_only=True)

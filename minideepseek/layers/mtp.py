@@ -84,7 +84,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.embed_norm = RMSNorm(d_model, norm_eps)
         self.hidden_norm = RMSNorm(d_model, norm_eps)
-        self.join = Linear(2 * d_model, d_model)
+        self.join = Linear(2 * d_model, d_model, exact=True)
         self.block = block
         self.norm = RMSNorm(d_model, norm_eps)  # before the shared head, as in the released weights
 

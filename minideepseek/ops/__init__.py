@@ -6,11 +6,10 @@ the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when).
 
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
-from minideepseek.ops.experts import experts
 from minideepseek.ops.gate import swiglu
 from minideepseek.ops.loss import linear_cross_entropy, linear_log_probs
-from minideepseek.ops.matmul import linear
 from minideepseek.ops.norm import add_rms_norm, rms_norm
+from minideepseek.ops.products import experts, linear, products_in
 from minideepseek.ops.rotary import rope
 from minideepseek.ops.streams import read_streams, rms_linear, sinkhorn, write_streams
 
@@ -22,6 +21,7 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "linear_log_probs",
+    "products_in",
     "read_streams",
     "rms_linear",
     "rms_norm",

@@ -3,10 +3,11 @@
 An element is an E2M1: a sign and one of 0, 1/2, 1, 3/2, 2, 3, 4, 6. With the scale that is 4.25 bits a number. V4 keeps
 its routed experts so, and its indexers' queries and keys (report, section 5.2.1).
 
-The report computes with such weights in FP8, and calls the way there lossless. It is, as long as the scales within one
-FP8 block differ by no more than 2^14. Six times the largest scale must fit below 448, so that scale becomes 2^6 (6·64
-is 384); half of the smallest must not fall below the smallest E4M3 number, 2^-9; and from 2^6/2 down to 2^-9 there are
-14 powers of two. What E2M1 has between them, E4M3 has, too, its subnormal numbers included.
+The report computes with such weights in FP8 (``as_fp8`` in blocks of 128 x 128, scales powers of two), and calls the
+way there lossless. It is, as long as the scales within one block differ by no more than 2^14. Six times the largest
+scale must fit below 448, so that scale becomes 2^6 (6·64 is 384); half of the smallest must not fall below the smallest
+E4M3 number, 2^-9; and from 2^6/2 down to 2^-9 there are 14 powers of two. What E2M1 has between them, E4M3 has, too,
+its subnormal numbers included.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minideepseek.ops.quantise import as_fp8, up_to_power_of_two
+from minideepseek.ops.quantise import up_to_power_of_two
 from minideepseek.ops.reference import wide
 
 BLOCK = 32
@@ -46,15 +47,3 @@ def fp4_scales(x: Tensor, *, block: int = BLOCK) -> Tensor:
 
 def _blocks(x: Tensor, block: int) -> Tensor:
     return F.pad(wide(x), (0, -x.shape[-1] % block)).unflatten(-1, (-1, block))
-
-
-def in_fp8_tiles(x: Tensor, *, tile: int = 128) -> Tensor:
-    """A matrix (R, C) rounded to E4M3, with one power of two for each ``tile`` x ``tile`` numbers.
-
-    How V4 multiplies by weights that it keeps in FP4. Tiles at the right and lower edge may be smaller.
-    """
-    rows, columns = x.shape
-    tiles = F.pad(x, (0, -columns % tile, 0, -rows % tile)).unflatten(0, (-1, tile)).unflatten(2, (-1, tile))
-    flat = tiles.transpose(1, 2).flatten(2)  # (R/tile, C/tile, tile²)
-    rounded = as_fp8(flat, block=tile * tile, power_of_two=True).unflatten(2, (tile, tile))
-    return rounded.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:rows, :columns]

@@ -38,8 +38,9 @@ class TrainConfig:
     """Memories of AdamW: of the gradient and of its square."""
     clip: float = 1.0
     """Gradients together are made no longer than this; 0 leaves them as they are."""
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the passes; weights are kept in fp32. auto: bf16 where the processor multiplies it faster."""
+    dtype: Literal["auto", "fp32", "bf16", "fp8"] = "auto"
+    """Arithmetic of the passes; weights are kept in fp32. auto: bf16 where the processor multiplies it faster. fp8: as
+    V3 was trained, simulated and therefore slower."""
     compile: bool = False
     """Use torch.compile: a minute or so of compiling, then quicker steps; plain where that is not possible."""
     device: str = "auto"
@@ -77,8 +78,8 @@ class TrainConfig:
             raise UserError(f"optimizer={self.optimizer!r} is unknown; choose adamw or muon")
         if self.schedule not in SCHEDULES:
             raise UserError(f"schedule={self.schedule!r} is unknown; choose {', '.join(SCHEDULES)}")
-        if self.dtype not in ("auto", "fp32", "bf16"):
-            raise UserError(f"dtype={self.dtype!r} is unknown; choose auto, fp32 or bf16")
+        if self.dtype not in ("auto", "fp32", "bf16", "fp8"):
+            raise UserError(f"dtype={self.dtype!r} is unknown; choose auto, fp32, bf16 or fp8")
         if self.anticipate and self.compile:
             raise UserError(f"anticipate={self.anticipate} hands choices to layers, which compile=True cannot follow")
         if self.batch_size % self.accumulation:

@@ -123,7 +123,8 @@ def train(
         # Without a folder there is nothing to save, so Ctrl-C may do what it always does.
         request = stack.enter_context(stop_requests()) if folder is not None else None
         while run.done < cfg.steps:
-            record = run.step(step)
+            with run.replica.arithmetic():
+                record = run.step(step)
             log.write(record)
             if board is not None:
                 board.write(record)

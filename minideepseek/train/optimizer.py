@@ -14,7 +14,26 @@ from minideepseek.train.muon import Muon, stacked_rows
 
 def new_optimizer(model: Transformer, cfg: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser that ``cfg`` asks for."""
-    return {"adamw": adamw, "muon": muon}[cfg.optimizer](model, cfg)
+    optimizer = {"adamw": adamw, "muon": muon}[cfg.optimizer](model, cfg)
+    return bf16_moments(optimizer) if cfg.dtype == "fp8" else optimizer
+
+
+def bf16_moments(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let ``optimizer`` keep AdamW's two moments as bf16 could hold them: rounded after every step, in place.
+
+    V3 report, section 3.3.3. A step moves a moment by a share 1 - beta of what it lacks, and a bf16 number not at all
+    if that is below half of its last bit, 1/512 to 1/256 of it. V3's betas, 0.9 and 0.95, are far above; with the usual
+    0.999 the second moment would stand still at a fraction of what it should become.
+    """
+
+    def round_moments(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for state in optimizer.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if name in state:
+                    state[name].copy_(state[name].bfloat16())
+
+    optimizer.register_step_post_hook(round_moments)
+    return optimizer
 
 
 def adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.AdamW:
@@ -44,7 +63,7 @@ def muon(model: Transformer, cfg: TrainConfig) -> Muon:
         {"params": [p for p in others if p.ndim >= 2]},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    dtype = torch.bfloat16 if cfg.dtype == "bf16" else None
+    dtype = torch.bfloat16 if cfg.dtype in ("bf16", "fp8") else None
     return Muon(rows, groups, lr=cfg.lr, weight_decay=cfg.weight_decay, betas=cfg.betas, dtype=dtype)
 
 

@@ -1,20 +1,26 @@
-"""Mixed precision: the weights live in fp32, the passes run on a bf16 copy that is made once a step.
+"""Mixed precision: the weights live in fp32, the passes run on a bf16 copy that is made once a step, or in fp8 on it.
 
 bf16 keeps fp32's range with 8 bits of precision: enough to multiply, too few to add a small update to a large weight.
 So there are two sets of weights (Micikevicius et al., arXiv 1710.03740), and gradients are added up in fp32 as in V1
 (report, section 2.4). Casting whole matrices once a step costs a few milliseconds; autocast casts again in every layer.
+
+fp8 is V3's framework (report, section 3.3): as bf16, but layers multiply in eight bits (``ops.products``), and AdamW
+keeps its moments in bf16. It is simulated, so it shows what the bits cost and not what they save.
 """
 
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from minideepseek import ops
 from minideepseek.errors import UserError
 from minideepseek.model import Transformer
+from minideepseek.ops.fp8 import Scheme
 
 
 def bf16_is_faster(device: torch.device) -> bool:
@@ -25,14 +31,14 @@ def bf16_is_faster(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp8"]
 
 
 def choose_dtype(wish: Precision, device: torch.device) -> Precision:
     """``auto`` as ``bf16`` or ``fp32``, anything else as it is."""
     if wish == "auto":
         return "bf16" if bf16_is_faster(device) else "fp32"
-    if wish == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if wish in ("bf16", "fp8") and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16; use dtype fp32 or auto")
     return wish
 
@@ -40,11 +46,11 @@ def choose_dtype(wish: Precision, device: torch.device) -> Precision:
 class Replica:
     """The module that computes, kept in step with the model that learns.
 
-    In fp32 both are one. In bf16 every parameter of ``module`` is a rounded copy of the model's; buffers are shared.
+    In fp32 both are one. Else every parameter of ``module`` is a copy of the model's in bf16; buffers are shared.
 
     Args:
         model: fp32 weights, which the optimiser updates in place.
-        dtype: ``fp32`` or ``bf16``.
+        dtype: ``fp32``, ``bf16`` or ``fp8``.
     """
 
     def __init__(self, model: Transformer, dtype: Precision) -> None:
@@ -52,6 +58,7 @@ class Replica:
         self.masters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self._copies: list[Tensor] = []
         self._grads: list[Tensor] = []
+        self._scheme = Scheme() if dtype == "fp8" else None
         if dtype == "fp32":
             return
         self.module = copy.deepcopy(model, {id(buffer): buffer for buffer in model.buffers()})
@@ -61,6 +68,10 @@ class Replica:
         self._grads = [torch.zeros_like(master) for master in self.masters]
         for master, grad in zip(self.masters, self._grads, strict=True):
             master.grad = grad
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """What passes of ``module`` run within."""
+        return ops.products_in(self._scheme)
 
     def gather(self, *, first: bool) -> None:
         """Take over the gradients of one piece of a batch, in fp32: the first replaces, the others add."""

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 import minideepseek as mds
 from minideepseek import UserError
 from minideepseek.formats.fp8 import unpack_fp4
-from minideepseek.ops.mxfp4 import LEVELS, as_fp4, fp4_scales, in_fp8_tiles
-from minideepseek.ops.quantise import up_to_power_of_two
+from minideepseek.ops.mxfp4 import LEVELS, as_fp4, fp4_scales
+from minideepseek.ops.quantise import as_fp8, up_to_power_of_two
 
 V4 = mds.generations["v4-mini"]
 CFG = replace(
@@ -52,7 +52,7 @@ def release(folder) -> mds.Transformer:
             exact[name], scales = as_fp4(tensor), fp4_scales(tensor)
             state[name] = pack(exact[name] / scales.repeat_interleave(32, -1))
         else:
-            exact[name] = in_fp8_tiles(tensor).contiguous()
+            exact[name] = as_fp8(tensor, block=(128, 128), power_of_two=True)
             rows, columns = (-(-n // 128) for n in tensor.shape)
             scales = torch.zeros(rows, columns)
             for i in range(rows):

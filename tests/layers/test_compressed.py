@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import minideepseek as mds
 from minideepseek.accounting import cache_elements
 from minideepseek.layers import CSA, HCA, MTP, Indexer, RoPE, SharedKV, SwiGLU, YaRN, shared_kv
-from minideepseek.layers.indexer import FP8
+from minideepseek.layers.fp8 import FP8
 from minideepseek.layers.ring import SPARE
 from minideepseek.model import ModelConfig, Transformer
 

@@ -13,7 +13,8 @@ from minideepseek import UserError
 from minideepseek.accounting import cache_elements_per_token
 from minideepseek.layers import DSA, MLA, MTP, Indexer, RoPE, SwiGLU, YaRN
 from minideepseek.layers.dsa import seen
-from minideepseek.layers.indexer import FP8, index_scores
+from minideepseek.layers.fp8 import FP8
+from minideepseek.layers.indexer import index_scores
 from minideepseek.model import ModelConfig, Transformer
 
 V, T = 61, 15

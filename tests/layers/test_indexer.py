@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from minideepseek.context import Context
 from minideepseek.layers import Indexer, RoPE
+from minideepseek.layers.fp8 import FP8
 from minideepseek.layers.indexer import (
-    FP8,
     LightningIndexer,
     Question,
     first_largest,
@@ -129,7 +129,7 @@ def rounded(rounding: FP8 | None, head_dim=128):
 
 def test_a_rotation_alone_changes_no_score(monkeypatch):
     _, plain = rounded(None)
-    monkeypatch.setattr("minideepseek.layers.indexer.as_fp8", lambda x, **_: x)
+    monkeypatch.setattr("minideepseek.layers.fp8.as_fp8", lambda x, **_: x)
     _, (turned, keys) = rounded(FP8())
     assert not torch.allclose(keys, plain[1], atol=0.1)
     assert torch.allclose(index_scores(turned, keys), index_scores(*plain), rtol=1e-4, atol=1e-3)
