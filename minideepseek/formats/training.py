@@ -17,7 +17,7 @@ from minideepseek.layers.capacity import Capacity
 from minideepseek.layers.compressed import CSA
 from minideepseek.layers.dsa import DSA
 from minideepseek.layers.fp4 import FP4
-from minideepseek.layers.indexer import FP8
+from minideepseek.layers.fp8 import FP8
 from minideepseek.layers.moe import MoE
 from minideepseek.layers.mtp import MTP
 from minideepseek.layers.router import TopK
