@@ -1,0 +1,1 @@
+"""From a model that continues texts to one that answers questions: tuning, preferences, reinforcement, distilling."""

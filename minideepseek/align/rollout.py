@@ -1,0 +1,232 @@
+"""Responses sampled from a model, with everything that training on them has to know about how they were drawn.
+
+The probability that a method divides by is that of the sampler, temperature and truncation included, as it was when the
+token was drawn: V3.2 (report, section 3.1) takes it from the inference engine instead of computing it anew, and hands
+the trainer two more things. *Keep routing*: which experts each token went to, for with other experts the same weights
+are another function. *Keep sampling mask*: which tokens top-p and top-k let through, for a policy that could draw
+what the sampler could not is not the one that was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from minideepseek.align.batch import Batch, Example, pad
+from minideepseek.context import Routes
+from minideepseek.data.tasks import Problem
+from minideepseek.data.tokenizer import Tokenizer
+from minideepseek.errors import UserError
+from minideepseek.generate import Sampling
+from minideepseek.model import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What was drawn, one row a response.
+
+    Attributes:
+        batch: prompts and responses.
+        logp: (B, T - 1) log-probabilities of the response tokens under the distribution they were drawn from.
+        entropy: (B, T - 1) of that distribution, in nats.
+        ended: (B,) bool, whether the response drew its end.
+        routes: of each router that chooses, (B, T - 1, K) experts; None where they were not kept.
+        allowed: (B, T - 1, V) bool, what could be drawn; None where that was not kept.
+    """
+
+    batch: Batch
+    logp: Tensor
+    entropy: Tensor
+    ended: Tensor
+    routes: list[Tensor] | None = None
+    allowed: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) tokens of the responses, ends included."""
+        return self.batch.mask.sum(1)
+
+    def responses(self) -> list[list[int]]:
+        """The response tokens of each row."""
+        chosen = zip(self.batch.targets, self.batch.mask, strict=True)
+        return [targets[mask].tolist() for targets, mask in chosen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Samples for problems, G of each: rows 0 to G - 1 answer the first problem, and so on.
+
+    Attributes:
+        problems: one a row.
+        texts: of the responses, control tokens left out.
+        samples: the responses as tokens.
+        group: G.
+    """
+
+    problems: list[Problem]
+    texts: list[str]
+    samples: Samples
+    group: int
+
+    def examples(self) -> list[Example]:
+        """Each row's prompt and response."""
+        ids, mask = self.samples.batch.ids, self.samples.batch.mask
+        starts = mask.int().argmax(1) + 1
+        prompts = [row[:start].tolist() for row, start in zip(ids, starts, strict=True)]
+        return [Example(*pair) for pair in zip(prompts, self.samples.responses(), strict=True)]
+
+
+@dataclass
+class _Drawn:
+    """Columns of a decode, one entry a step; ``passes`` are what routers chose in each pass, the prompts' first."""
+
+    tokens: list[Tensor] = field(default_factory=list)
+    logp: list[Tensor] = field(default_factory=list)
+    entropy: list[Tensor] = field(default_factory=list)
+    allowed: list[Tensor] = field(default_factory=list)
+    passes: list[list[Tensor]] = field(default_factory=list)
+
+
+def sample(
+    model: Transformer,
+    prompts: Sequence[list[int]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos_id: int,
+    generator: torch.Generator | None = None,
+    keep_routing: bool = False,
+    keep_mask: bool = False,
+) -> Samples:
+    """Draw one response for each prompt.
+
+    Args:
+        model: in eval mode.
+        prompts: token ids, of any lengths.
+        sampling: how tokens are drawn; greedily they all have probability 1.
+        max_new_tokens: of a response at most, its end included.
+        eos_id: ends a response and belongs to it.
+        generator: on the model's device; None draws from torch's global one.
+        keep_routing: note which experts were chosen.
+        keep_mask: note which tokens could be drawn.
+
+    Raises:
+        UserError: no prompts, an empty one, or no room for a response.
+    """
+    if not prompts or not all(prompts) or max_new_tokens < 1:
+        raise UserError(
+            f"{len(prompts)} prompts with {min(map(len, prompts), default=0)} tokens or more, max_new_tokens="
+            f"{max_new_tokens}: there must be some of each"
+        )
+    device = model.embed.weight.device
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
+    drawn = _decode(model, rows, lengths, sampling, max_new_tokens, eos_id, generator, keep_routing, keep_mask)
+    tokens = torch.stack(drawn.tokens, 1)
+    # Behind its end a row draws nothing: its last tokens are no part of the response.
+    ends = tokens == eos_id
+    inside = ends.cumsum(1) - ends.long() == 0
+    counts = inside.sum(1).tolist()
+    found = [row[:n] for row, n in zip(tokens.tolist(), counts, strict=True)]
+    batch = pad([Example(*pair) for pair in zip(prompts, found, strict=True)]).to(device)
+
+    def place(columns: list[Tensor]) -> Tensor:
+        return batch.spread(torch.stack(columns, 1)[inside])
+
+    return Samples(
+        batch=batch,
+        logp=place(drawn.logp),
+        entropy=place(drawn.entropy),
+        ended=ends.any(1),
+        routes=_routes(drawn.passes, rows, lengths, batch.mask.shape[1]) if keep_routing else None,
+        allowed=place(drawn.allowed) if keep_mask else None,
+    )
+
+
+@torch.inference_mode()
+def _decode(
+    model: Transformer,
+    rows: Tensor,
+    lengths: Tensor,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos_id: int,
+    generator: torch.Generator | None,
+    keep_routing: bool,
+    keep_mask: bool,
+) -> _Drawn:
+    drawn = _Drawn()
+    batch, width = rows.shape
+    ragged = bool((lengths < width).any())
+    cache = model.new_cache(batch, width + max_new_tokens)
+    ids, positions, real = rows, None, lengths if ragged else None
+    last, ended = lengths - 1, torch.zeros(batch, dtype=torch.bool, device=rows.device)
+    for step in range(max_new_tokens):
+        routes = Routes() if keep_routing else None
+        hidden = model.hidden(ids, model.context(ids, cache=cache, positions=positions, lengths=real, routes=routes))
+        if routes is not None:
+            drawn.passes.append(routes.chosen)
+        logits = model.logits(hidden[torch.arange(batch, device=rows.device), last])
+        if sampling.greedy:
+            chances = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+        else:
+            chances = sampling.probabilities(logits)
+        token = torch.multinomial(chances, 1, generator=generator)
+        drawn.tokens.append(token[:, 0])
+        drawn.logp.append(chances.gather(1, token)[:, 0].log())
+        drawn.entropy.append(torch.special.entr(chances).sum(-1))
+        if keep_mask:
+            drawn.allowed.append(chances > 0)
+        ended |= token[:, 0] == eos_id
+        if bool(ended.all()):
+            break
+        ids, last, real = token, torch.zeros_like(lengths), None
+        positions = (lengths + step)[:, None] if ragged else None
+    return drawn
+
+
+def _routes(passes: list[list[Tensor]], rows: Tensor, lengths: Tensor, columns: int) -> list[Tensor]:
+    """What each router chose in a decode, (B, columns, K), as one pass over prompt and response would note it."""
+    batch, width = rows.shape
+    every = torch.arange(batch, device=rows.device)
+    found = []
+    for first, *later in zip(*passes, strict=True):
+        k = first.shape[-1]
+        # Nobody asks where padding goes; but a token's experts must be different ones.
+        table = torch.arange(k, device=rows.device).repeat(batch, width + len(later), 1)
+        table[:, :width] = first.view(batch, width, k)
+        for step, experts in enumerate(later):
+            table[every, lengths + step] = experts
+        found.append(table[:, :columns])
+    return found
+
+
+def rollout(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    *,
+    group: int,
+    sampling: Sampling,
+    max_new_tokens: int,
+    generator: torch.Generator | None = None,
+    keep_routing: bool = False,
+    keep_mask: bool = False,
+) -> Rollout:
+    """Draw ``group`` responses to each problem; the arguments are those of ``sample``."""
+    repeated = [problem for problem in problems for _ in range(group)]
+    samples = sample(
+        model,
+        [tokenizer.encode(problem.prompt, bos=True) for problem in repeated],
+        sampling=sampling,
+        max_new_tokens=max_new_tokens,
+        eos_id=tokenizer.eos_id,
+        generator=generator,
+        keep_routing=keep_routing,
+        keep_mask=keep_mask,
+    )
+    texts = [tokenizer.decode(response) for response in samples.responses()]
+    return Rollout(problems=repeated, texts=texts, samples=samples, group=group)
