@@ -23,7 +23,7 @@ FLOORS = [
     {"generations"},
     {"accounting", "checkpoint", "formats", "generate"},
     {"train"},
-    {"align"},
+    {"align", "parallel"},
     {PACKAGE, "__main__", "cli", "judge", "lessons", "viz"},  # PACKAGE itself only opens the doors of the others
 ]
 
