@@ -9,7 +9,7 @@ what the sampler could not is not the one that was sampled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,6 +49,17 @@ class Samples:
         """(B,) tokens of the responses, ends included."""
         return self.batch.mask.sum(1)
 
+    def select(self, rows: Tensor) -> Samples:
+        """Only the rows with these numbers."""
+        return Samples(
+            batch=self.batch.select(rows),
+            logp=self.logp[rows],
+            entropy=self.entropy[rows],
+            ended=self.ended[rows],
+            routes=None if self.routes is None else [experts[rows] for experts in self.routes],
+            allowed=None if self.allowed is None else self.allowed[rows],
+        )
+
     def responses(self) -> list[list[int]]:
         """The response tokens of each row."""
         chosen = zip(self.batch.targets, self.batch.mask, strict=True)
@@ -70,6 +81,16 @@ class Rollout:
     texts: list[str]
     samples: Samples
     group: int
+
+    def select(self, questions: Tensor) -> Rollout:
+        """Only the groups of the questions with these numbers."""
+        rows = (questions[:, None] * self.group + torch.arange(self.group)).flatten()
+        return Rollout(
+            problems=[self.problems[row] for row in rows.tolist()],
+            texts=[self.texts[row] for row in rows.tolist()],
+            samples=self.samples.select(rows.to(self.samples.logp.device)),
+            group=self.group,
+        )
 
     def examples(self) -> list[Example]:
         """Each row's prompt and response."""
@@ -230,3 +251,32 @@ def rollout(
     )
     texts = [tokenizer.decode(response) for response in samples.responses()]
     return Rollout(problems=repeated, texts=texts, samples=samples, group=group)
+
+
+def join(rollouts: Sequence[Rollout]) -> Rollout:
+    """Rollouts of the same kind, one below the other; shorter rows are filled up on the right."""
+    samples = [found.samples for found in rollouts]
+
+    def stack(tensors: Iterable[Tensor | None]) -> Tensor:
+        found = [tensor for tensor in tensors if tensor is not None]
+        width = max(tensor.shape[1] for tensor in found)
+        fill = [tensor.new_zeros(len(tensor), width - tensor.shape[1], *tensor.shape[2:]) for tensor in found]
+        return torch.cat([torch.cat(pair, 1) for pair in zip(found, fill, strict=True)])
+
+    routes = None
+    if samples[0].routes is not None:
+        routes = [stack(layer) for layer in zip(*(one.routes or [] for one in samples), strict=True)]
+    joined = Samples(
+        batch=Batch(ids=stack(one.batch.ids for one in samples), mask=stack(one.batch.mask for one in samples)),
+        logp=stack(one.logp for one in samples),
+        entropy=stack(one.entropy for one in samples),
+        ended=torch.cat([one.ended for one in samples]),
+        routes=routes,
+        allowed=None if samples[0].allowed is None else stack(one.allowed for one in samples),
+    )
+    return Rollout(
+        problems=[problem for found in rollouts for problem in found.problems],
+        texts=[text for found in rollouts for text in found.texts],
+        samples=joined,
+        group=rollouts[0].group,
+    )

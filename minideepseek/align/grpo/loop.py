@@ -1,0 +1,223 @@
+"""The loop of GRPO: sample groups, judge them, learn from the differences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from minideepseek.align.grpo.advantages import group_advantages, is_flat, judged_steps, process_advantages
+from minideepseek.align.grpo.objective import grpo_objective
+from minideepseek.align.grpo.settings import GRPOConfig
+from minideepseek.align.logprobs import response_logprobs
+from minideepseek.align.rewards import Reward, accuracy
+from minideepseek.align.rollout import Rollout, Samples, join, rollout
+from minideepseek.align.update import OnStep, Updater, run
+from minideepseek.data.tasks import Problem
+from minideepseek.data.tokenizer import Tokenizer
+from minideepseek.errors import UserError
+from minideepseek.model import Transformer
+from minideepseek.train.metrics import Record
+
+
+class Judged(NamedTuple):
+    """Responses to learn from.
+
+    rollout: B rows, in groups.
+    rewards: (Q, G) float64.
+    flat: how many groups taught nothing, of ``sampled`` groups in all; replaced or not.
+    """
+
+    rollout: Rollout
+    rewards: Tensor
+    flat: int
+    sampled: int
+
+
+class Lesson(NamedTuple):
+    """What an update needs to know about responses: advantages and reference's log-probabilities are (B, T - 1)."""
+
+    samples: Samples
+    advantages: Tensor
+    reference: Tensor | None
+
+
+def grpo(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    reward: Reward = accuracy,
+    cfg: GRPOConfig | None = None,
+    *,
+    reference: Transformer | None = None,
+    on_step: OnStep | None = None,
+    progress: bool = True,
+) -> list[Record]:
+    """Let ``model`` practise ``problems`` and learn, in place, from what was rewarded more than its other attempts.
+
+    Args:
+        model: of any generation; it must solve some problems sometimes, or there is nothing to prefer.
+        tokenizer: the model's.
+        problems: gone through in order, again and again.
+        reward: of a response's text. With process supervision the task judges its steps; ``reward`` is only reported.
+        cfg: the settings.
+        reference: to stay near to; None takes the model as it is now. It is left alone.
+        on_step: called after each step with its record.
+        progress: show a progress bar.
+
+    Returns:
+        A record a step. Of the responses: ``reward`` (mean), ``accuracy``, ``flat`` (share of groups whose rewards were
+        all equal), ``sampled`` (responses drawn), ``entropy`` (nats a token, when they were drawn), ``ended`` (share),
+        ``length`` and, where there were any, ``length_right`` and ``length_wrong`` (tokens). Of the updates, the mean:
+        ``loss``, ``grad_norm``, ``clipped`` and ``masked`` (shares of tokens), ``kl`` (nats a token; with a beta), and
+        the last ``lr``. The same seed gives the same numbers on the same machine.
+
+    Raises:
+        UserError: no problems, or the loss diverged.
+    """
+    cfg = cfg or GRPOConfig()
+    if not problems:
+        raise UserError("there are no problems to practise")
+    updater = Updater(model, cfg, updates=cfg.steps * cfg.epochs * cfg.minibatches)
+    # A copy: it may catch up with the policy later. Without a divergence to weigh it is not asked.
+    reference = copy.deepcopy(reference or model).requires_grad_(False).eval() if cfg.beta else None
+    generator = torch.Generator(model.embed.weight.device).manual_seed(cfg.seed)
+    shuffler = torch.Generator().manual_seed(cfg.seed)
+    supply = _cycle(problems)
+
+    def step(i: int) -> Record:
+        judged = practise(model, tokenizer, supply, reward, cfg, generator)
+        samples = judged.rollout.samples
+        beside = None if reference is None else _beside(reference, samples, cfg)
+        lesson = Lesson(samples, _advantages(judged, tokenizer, cfg), beside)
+        updates = [
+            _update(updater, model, lesson, rows, cfg)
+            for _ in range(cfg.epochs)
+            for rows in _minibatches(cfg, shuffler)
+        ]
+        if reference is not None and cfg.reference_every and (i + 1) % cfg.reference_every == 0:
+            reference.load_state_dict(model.state_dict())
+        means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+        return _report(judged) | means | {"lr": updates[-1]["lr"]}
+
+    return run(cfg.steps, step, name="practising", on_step=on_step, progress=progress)
+
+
+def practise(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    supply: Iterator[Problem],
+    reward: Reward,
+    cfg: GRPOConfig,
+    generator: torch.Generator | None = None,
+) -> Judged:
+    """Sample a rollout and judge it; groups that teach nothing are replaced as often as ``cfg.resample`` says.
+
+    The batch is always full: when no further rollout is allowed, groups that teach nothing fill it up.
+    """
+    kept: list[Rollout] = []
+    spare: list[Rollout] = []
+    missing, flat, sampled = cfg.questions, 0, 0
+    for _ in range(1 + cfg.resample):
+        found = rollout(
+            model,
+            tokenizer,
+            [next(supply) for _ in range(missing)],
+            group=cfg.group,
+            sampling=cfg.sampling,
+            max_new_tokens=cfg.max_new_tokens,
+            generator=generator,
+            keep_routing=cfg.keep_routing,
+            keep_mask=cfg.keep_mask and cfg.truncates,
+        )
+        dull = is_flat(_rewards(found, reward))
+        sampled += len(dull)
+        flat += int(dull.sum())
+        kept.append(found.select((~dull).nonzero()[:, 0]))
+        spare = [found.select(dull.nonzero()[:, 0])]
+        missing = int(dull.sum())
+        if not missing:
+            break
+    # The last rollout's dull groups are exactly as many as are still missing.
+    whole = join([*kept, *spare])
+    return Judged(whole, _rewards(whole, reward), flat, sampled)
+
+
+def _rewards(found: Rollout, reward: Reward) -> Tensor:
+    values = [reward(problem, text) for problem, text in zip(found.problems, found.texts, strict=True)]
+    return torch.tensor(values, dtype=torch.float64).view(-1, found.group)
+
+
+def _advantages(judged: Judged, tokenizer: Tokenizer, cfg: GRPOConfig) -> Tensor:
+    """(B, T - 1) of all tokens."""
+    found, mask = judged.rollout, judged.rollout.samples.batch.mask
+    if cfg.supervision == "outcome":
+        rows = group_advantages(judged.rewards, scale=cfg.scale).flatten()
+        return rows.to(mask.device)[:, None].expand(mask.shape)
+    starts = mask.int().argmax(1).tolist()
+    rows_of_steps = [
+        judged_steps(tokenizer, problem, text, response, start)
+        for problem, text, response, start in zip(
+            found.problems, found.texts, found.samples.responses(), starts, strict=True
+        )
+    ]
+    groups = [rows_of_steps[i : i + cfg.group] for i in range(0, len(rows_of_steps), cfg.group)]
+    advantages = [process_advantages(group, mask.shape[1], scale=cfg.scale) for group in groups]
+    return torch.cat(advantages).to(mask.device)
+
+
+def _minibatches(cfg: GRPOConfig, generator: torch.Generator) -> list[Tensor]:
+    """Rows of each update: whole groups, in random order."""
+    order = torch.randperm(cfg.questions, generator=generator)
+    rows = order[:, None] * cfg.group + torch.arange(cfg.group)
+    return [piece.flatten() for piece in rows.chunk(cfg.minibatches)]
+
+
+def _update(updater: Updater, model: Transformer, lesson: Lesson, rows: Tensor, cfg: GRPOConfig) -> Record:
+    rows = rows.to(lesson.advantages.device)
+    samples = lesson.samples.select(rows)
+    logp = response_logprobs(
+        model, samples.batch, temperature=cfg.temperature, allowed=samples.allowed, routes=samples.routes
+    )
+    loss, metrics = grpo_objective(
+        logp,
+        samples.logp,
+        lesson.advantages[rows],
+        samples.batch.mask,
+        cfg,
+        reference=None if lesson.reference is None else lesson.reference[rows],
+    )
+    return updater.update([loss]) | {name: value.item() for name, value in metrics.items()}
+
+
+@torch.no_grad()
+def _beside(reference: Transformer, samples: Samples, cfg: GRPOConfig) -> Tensor:
+    """(B, T - 1) log-probabilities under the reference, which goes its own ways through its experts."""
+    return response_logprobs(reference, samples.batch, temperature=cfg.temperature, allowed=samples.allowed)
+
+
+def _report(judged: Judged) -> Record:
+    found, samples = judged.rollout, judged.rollout.samples
+    right = torch.tensor([accuracy(*pair) > 0 for pair in zip(found.problems, found.texts, strict=True)])
+    lengths = samples.lengths.cpu().double()
+    record = {
+        "reward": judged.rewards.mean().item(),
+        "accuracy": right.double().mean().item(),
+        "flat": judged.flat / judged.sampled,
+        "sampled": judged.sampled * found.group,
+        "entropy": (samples.entropy.sum() / samples.batch.mask.sum()).item(),
+        "ended": samples.ended.double().mean().item(),
+        "length": lengths.mean().item(),
+    }
+    for name, rows in (("length_right", right), ("length_wrong", ~right)):
+        if rows.any():
+            record[name] = lengths[rows].mean().item()
+    return record
+
+
+def _cycle(problems: Sequence[Problem]) -> Iterator[Problem]:
+    while True:
+        yield from problems
