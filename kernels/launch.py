@@ -36,6 +36,11 @@ def run(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
         kernel[grid](*args, **options)
 
 
+def precision(x: Tensor) -> str:
+    """How ``tl.dot`` multiplies float32: exactly, or by tensor cores with 10 bits, if PyTorch's own products may."""
+    return "tf32" if x.is_cuda and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
 def rows_of(x: Tensor) -> Tensor:
     """x (..., D) as (N, D) with D contiguous: a view where the strides allow it, for example for a slice of columns."""
     rows = x.reshape(-1, x.shape[-1]) if x.numel() else x.new_empty(0, x.shape[-1])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minideepseek.ops.backend import needs_grad
+from minideepseek.ops.backend import kernel_in, needs_grad
 from minideepseek.ops.matmul import MKL_IS_SLOW, product
 
 FEW = 4  # queries a head, up to which calls cost more than arithmetic
@@ -19,6 +19,7 @@ FEW = 4  # queries a head, up to which calls cost more than arithmetic
 LONG = 768  # queries from which a head has enough work to be taken by itself
 
 
+@kernel_in("attention")
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None, causal: bool = False, mask: Tensor | None = None
 ) -> Tensor:

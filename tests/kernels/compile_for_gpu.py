@@ -35,7 +35,9 @@ from minideepseek.ops.backend import KERNELS
 
 #: Operation -> the arguments to build its inputs with, where the first of the walking test's are too small to show what
 #: a model's would become.
-SIZES: dict[str, list[tuple]] = {}
+SIZES: dict[str, list[tuple]] = {
+    "attention": [(1, 4, 2, 512, 512, 128, 128, True), (1, 2, 2, 512, 512, 192, 128, True)],
+}
 MULTIPROCESSORS = 132  # of an H100 or H200
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 

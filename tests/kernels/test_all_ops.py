@@ -60,6 +60,25 @@ def output_layer(make: Make, rows: int, width: int, vocab: int, ignored: int) ->
     return Inputs((make(rows, width), make(vocab, width)), (targets,), {"ignore_index": -1})
 
 
+def attention(
+    make: Make,
+    batch: int,
+    heads: int,
+    groups: int,
+    queries: int,
+    keys: int,
+    width: int,
+    value: int,
+    causal: bool,
+    masked: tuple[int, ...] = (),
+) -> Inputs:
+    mask = torch.rand(masked, device=DEVICE) > 0.3 if masked else None
+    if mask is not None and len(masked) == 4:
+        mask[..., 0, :] = False  # a query that sees nothing
+    q, k, v = make(batch, heads, queries, width), make(batch, groups, keys, width), make(batch, groups, keys, value)
+    return Inputs((q, k, v), options={"causal": causal, "mask": mask})
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -89,6 +108,21 @@ ROPE_SHAPES = [
     *random_shapes(2, 3, 20, 5, 40, multiple=2),
 ]
 
+ATTENTION_SHAPES = [
+    (1, 2, 1, 40, 40, 64, 64, True),
+    (1, 1, 1, 1, 1, 1, 1, False),
+    (1, 2, 2, 20, 33, 48, 32, True),
+    (1, 1, 1, 17, 70, 192, 128, True),
+    (2, 4, 2, 3, 9, 24, 40, True),
+    (1, 1, 1, 130, 150, 16, 16, True),
+    (2, 2, 1, 7, 35, 16, 8, False),
+    (1, 2, 2, 19, 35, 8, 16, False, (1, 1, 19, 35)),
+    (2, 2, 1, 35, 35, 16, 8, True, (2, 2, 35, 35)),
+    (1, 2, 1, 5, 6, 8, 8, False, (6,)),
+    (0, 2, 1, 3, 3, 8, 8, True),
+    (1, 2, 1, 0, 3, 8, 8, True),
+    (1, 1, 1, 3, 0, 8, 8, False),
+]
 OUTPUT_SHAPES = [(32, 64, 512, 5), (1, 1, 1, 0), (7, 5, 3, 2), (40, 3, 17, 1), (5, 16, 4097, 0), (2, 9, 8195, 1)]
 
 #: Operation -> what builds its inputs, and the arguments to build them with; first of all a shape that a model has.
@@ -115,6 +149,7 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
             for limit in (None, 0.5)
         ],
     ),
+    "attention": (attention, ATTENTION_SHAPES),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
