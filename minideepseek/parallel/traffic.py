@@ -70,15 +70,17 @@ class Traffic:
     direct: Tensor
 
     def seconds(self, bytes_per_copy: float, *, direct: bool = False) -> float:
-        """How long the slowest device sends, both kinds of links at a time.
+        """How long the slowest device sends.
 
         Args:
             bytes_per_copy: of a token: for V3 7168 numbers of one byte on the way out, of two on the way back.
-            direct: to every device across the network, instead of once to a node.
+            direct: to every device across the network; else once to a node, both kinds of links at a time.
         """
-        across = (self.direct if direct else self.ib).double() * bytes_per_copy / self.cluster.ib
-        within = self.nvlink.double() * bytes_per_copy / self.cluster.nvlink
-        return torch.maximum(across, torch.zeros_like(within) if direct else within).max().item()
+        if direct:  # what little there is to send at home is over long before
+            return self.direct.max().item() * bytes_per_copy / self.cluster.ib
+        across = self.ib.max().item() / self.cluster.ib
+        within = self.nvlink.max().item() / self.cluster.nvlink
+        return max(across, within) * bytes_per_copy
 
 
 def traffic(experts: Tensor, *, n_experts: int, cluster: Cluster, home: Tensor | None = None) -> Traffic:
