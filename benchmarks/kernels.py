@@ -62,6 +62,7 @@ SHAPE = {
         experts=64, expert_hidden=1408, top_k=6,
     ),
 }[DEVICE]  # fmt: skip
+MLA_WIDTHS, LATENT, CACHED = {"cpu": ((48, 32), (64, 16), 4096), "cuda": ((192, 128), (512, 64), 16384)}[DEVICE]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Problem:
         flops: floating-point operations, in inference and in training.
         rest: further arguments.
         options: keyword arguments.
+        trained: whether its backward pass matters.
     """
 
     inputs: tuple[Tensor, ...]
@@ -81,6 +83,7 @@ class Problem:
     flops: tuple[int, int] = (0, 0)
     rest: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    trained: bool = True
 
 
 def problem(name: str, dtype: torch.dtype) -> Problem:
@@ -107,6 +110,23 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         flops = 2 * s.batch * s.heads * s.tokens**2 * s.head  # two products, half of each seen
         moved = 2 * q.numel() + 2 * k.numel()
         return Problem((q, k, v), (moved, 3 * moved), (flops, 7 * flops // 2), options={"causal": True})
+    if name == "attention_mla":
+        width, value = MLA_WIDTHS
+        q, k = (make(s.batch, 2 * s.heads, s.tokens, width) for _ in range(2))
+        v = make(s.batch, 2 * s.heads, s.tokens, value)
+        pairs = s.batch * 2 * s.heads * s.tokens**2 // 2
+        moved = 2 * (q.numel() + v.numel())
+        flops = 2 * pairs * (width + value), 2 * pairs * (4 * width + 3 * value)
+        return Problem((q, k, v), (moved, 3 * moved), flops, options={"causal": True})
+    if name == "attention_decode":
+        q, k, v = (make(s.batch, h, t, s.head) for h, t in ((s.heads, 1), (s.groups, CACHED), (s.groups, CACHED)))
+        numbers, flops = 2 * k.numel(), 4 * s.batch * s.heads * CACHED * s.head
+        return Problem((q, k, v), (numbers, 0), (flops, 0), options={"causal": True}, trained=False)
+    if name == "latent_attention":
+        latent, turned = LATENT
+        q, latents = make(s.batch, 2 * s.heads, 1, latent + turned), make(s.batch, CACHED, latent + turned)
+        flops = 2 * s.batch * 2 * s.heads * CACHED * (2 * latent + turned)
+        return Problem((q, latents), (latents.numel(), 0), (flops, 0), (latent,), {"causal": True}, trained=False)
     if name == "linear_cross_entropy":
         flops = 2 * m * s.width * s.vocab
         targets = torch.randint(0, s.vocab, (m,), device=DEVICE)
@@ -132,6 +152,9 @@ def _make(dtype: torch.dtype, *size: int) -> Tensor:
     return torch.randn(size, device=DEVICE).to(dtype).mul_(0.1).requires_grad_()
 
 
+#: Cases named after something else than the operation.
+OPERATION = {"attention_mla": "attention", "attention_decode": "attention"}
+
 OPS = (
     "rms_norm",
     "add_rms_norm",
@@ -139,6 +162,9 @@ OPS = (
     "swiglu",
     "linear",
     "attention",
+    "attention_mla",
+    "attention_decode",
+    "latent_attention",
     "linear_cross_entropy",
     "linear_log_probs",
     "experts",
@@ -153,6 +179,7 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor
 LIBRARY: dict[str, Callable[..., Tensor]] = {
     "rms_norm": lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-6),
     "attention": _fused_attention,
+    "attention_mla": _fused_attention,
     "linear": F.linear,
 }
 if hasattr(F, "linear_cross_entropy"):  # new in PyTorch 2.13
@@ -170,16 +197,16 @@ LIGER: dict[str, Callable[..., Any]] = {
 def form(name: str, who: str) -> Callable[..., Any]:
     """The operation as ``who`` computes it."""
     if who == "definition":
-        return getattr(reference, name)
+        return getattr(reference, OPERATION.get(name, name))
     if who == "compiled":
-        return torch.compile(getattr(ops, name))
+        return torch.compile(getattr(ops, OPERATION.get(name, name)))
     if who == "library":
         return LIBRARY[name]
     if who == "liger":
         from liger_kernel.transformers import functional
 
         return functools.partial(LIGER[name], functional)
-    return getattr(ops, name)
+    return getattr(ops, OPERATION.get(name, name))
 
 
 def contenders(name: str, compile: bool) -> list[str]:
@@ -229,10 +256,12 @@ def sampler(name: str, who: str, dtype: str) -> Callable[[], measure.Sample]:
 
     def sample() -> measure.Sample:
         with ops.backend("torch") if who == "ours, torch" else torch.enable_grad():
-            training = seconds(lambda: torch.autograd.grad(call(), given.inputs, outs))
+            found = {}
+            if given.trained:
+                found["training"] = seconds(lambda: torch.autograd.grad(call(), given.inputs, outs))
             with torch.no_grad():
-                inference = seconds(call)
-        return {"training": training, "inference": inference}
+                found["inference"] = seconds(call)
+        return found
 
     return sample
 
@@ -241,7 +270,7 @@ def floor(name: str, dtype: str, product_flops: float) -> dict[str, float]:
     """Seconds that the operation cannot go below here."""
     given, itemsize = problem(name, DTYPES[dtype]), DTYPES[dtype].itemsize
     found = {}
-    for place, kind in enumerate(("inference", "training")):
+    for place, kind in enumerate(("inference", "training") if given.trained else ("inference",)):
         nbytes = given.numbers[place] * itemsize
         found[kind] = max(nbytes / _copy_bandwidth(nbytes // 2), given.flops[place] / product_flops)
     return found
@@ -290,6 +319,9 @@ def main() -> None:
             for w in who:
                 row = [f"{name} {dtype}: {w}"]
                 for kind in ("training", "inference"):
+                    if kind not in least:
+                        row += ["-"] * 3
+                        continue
                     took = measure.spread(found, names[w], kind, 1e3)
                     times = measure.ratio(found, names[who[0]], names[w], kind)
                     row += [f"{took:.2f}", f"{times:.2f}", f"{100 * 1e3 * least[kind] / took.median:.0f} %"]

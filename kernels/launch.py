@@ -41,6 +41,11 @@ def precision(x: Tensor) -> str:
     return "tf32" if x.is_cuda and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` with neighbouring channels neighbours in memory."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
 def rows_of(x: Tensor) -> Tensor:
     """x (..., D) as (N, D) with D contiguous: a view where the strides allow it, for example for a slice of columns."""
     rows = x.reshape(-1, x.shape[-1]) if x.numel() else x.new_empty(0, x.shape[-1])

@@ -442,6 +442,15 @@ def test_linear_cross_entropy_in_bfloat16_keeps_the_gradient_of_a_certain_predic
     torch.testing.assert_close(hidden.grad.item(), torch.sigmoid(torch.tensor(8.0)).item() - 1, rtol=0.01, atol=0)
 
 
+@pytest.mark.parametrize("queries", [1, 6])
+def test_latent_attention_matches_its_definition(queries: int) -> None:
+    assert_same_as_reference(
+        lambda q, latents: ops.latent_attention(q, latents, 5, causal=True),
+        lambda q, latents: reference.latent_attention(q, latents, 5, causal=True),
+        (leaf(2, 3, queries, 8), leaf(2, 6, 8)),
+    )
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("rows", [0, 1, 3, 10])
 def test_linear_log_probs_match_their_definition(rows: int) -> None:

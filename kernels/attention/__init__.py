@@ -1,4 +1,4 @@
-"""Softmax attention in Triton, forward (forward.py) and back (keys.py, queries.py).
+"""Softmax attention in Triton, forward (forward.py), back (keys.py, queries.py), and of few queries (decode.py).
 
 Floor: arithmetic. With B sequences, H query heads, T queries, S keys, widths E of queries and keys and Ev of values:
 
@@ -31,9 +31,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.kernels import launch
+from minideepseek.kernels.attention.decode import attend_with_few
 from minideepseek.kernels.attention.forward import attend
 from minideepseek.kernels.attention.keys import gradients_of_keys
 from minideepseek.kernels.attention.queries import gradient_of_queries, inner_products
+
+FEW = 8  # queries: more fill a tile by themselves
 
 
 def attention(
@@ -45,15 +48,13 @@ def attention(
     if causal and q.shape[2] > k.shape[2]:
         raise ValueError(f"causal attention of {q.shape[2]} queries over {k.shape[2]} keys: the first see nothing")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q, k, v = map(_channels_last, launch.autocast(q, k, v))
+    q, k, v = map(launch.channels_last, launch.autocast(q, k, v))
     launch.check(q, k, v)
-    # A single query is the last one, and sees everything.
-    return _Attention.apply(q, k, v, scale, causal and q.shape[2] > 1, mask)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """``x`` with neighbouring channels neighbours in memory."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    causal = causal and q.shape[2] > 1  # a single query is the last one, and sees everything
+    wants_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    if q.shape[2] <= FEW and not wants_gradient and q.numel() and v.numel():
+        return attend_with_few(q, k, v, v.shape[-1], scale, causal, mask)
+    return _Attention.apply(q, k, v, scale, causal, mask)
 
 
 class _Attention(torch.autograd.Function):
@@ -73,7 +74,7 @@ class _Attention(torch.autograd.Function):
         q, k, v, mask, y, divisor = ctx.saved_tensors
         if divisor is None:
             return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v), None, None, None
-        dy = _channels_last(dy)
+        dy = launch.channels_last(dy)
         given = q, k, v, dy, divisor, inner_products(y, dy)
         dk, dv = gradients_of_keys(given, mask, ctx.scale, ctx.causal)
         return gradient_of_queries(given, mask, ctx.scale, ctx.causal), dk, dv, None, None, None

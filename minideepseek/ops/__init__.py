@@ -7,6 +7,7 @@ the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when).
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
 from minideepseek.ops.gate import swiglu
+from minideepseek.ops.latent import latent_attention
 from minideepseek.ops.loss import linear_cross_entropy, linear_log_probs
 from minideepseek.ops.norm import add_rms_norm, rms_norm
 from minideepseek.ops.products import experts, linear, products_in
@@ -18,6 +19,7 @@ __all__ = [
     "attention",
     "backend",
     "experts",
+    "latent_attention",
     "linear",
     "linear_cross_entropy",
     "linear_log_probs",

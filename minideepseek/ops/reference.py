@@ -62,6 +62,20 @@ def attention(
     return probabilities.masked_fill(~visible, 0.0).to(v.dtype) @ v
 
 
+def latent_attention(
+    q: Tensor,
+    latents: Tensor,
+    d_value: int,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """See ``ops.latent_attention``."""
+    keys = latents[:, None]
+    return attention(q, keys, keys[..., :d_value], scale=scale, causal=causal, mask=mask)
+
+
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
     """See ``ops.linear_cross_entropy``."""
     return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)

@@ -5,7 +5,8 @@ Run without TRITON_INTERPRET. Prints a JSON object: operation -> list of its lau
 
     kernel                       its name
     load, store                  the widest access to global memory among its PTX instructions, in bytes
-    multiplies, tensor_cores     whether it has matrix products; whether they run on Hopper's tensor cores (wgmma)
+    multiplies                   whether it has matrix products
+    tensor_cores                 the instruction they became: wgmma, Hopper's own, or mma.sync, for fewer than 64 rows
     registers, spilled           of a thread; bytes of them that did not fit and went to memory
     shared                       bytes of shared memory of a program
 
@@ -36,8 +37,14 @@ from minideepseek.ops.backend import KERNELS
 #: Operation -> the arguments to build its inputs with, where the first of the walking test's are too small to show what
 #: a model's would become.
 SIZES: dict[str, list[tuple]] = {
-    "attention": [(1, 4, 2, 512, 512, 128, 128, True), (1, 2, 2, 512, 512, 192, 128, True)],
+    "attention": [
+        (1, 4, 2, 512, 512, 128, 128, True),
+        (1, 2, 2, 512, 512, 192, 128, True),
+        (1, 8, 1, 1, 2048, 128, 128, True),
+    ],
+    "latent_attention": [(1, heads, 1, 2048, 576, 512, True) for heads in (16, 128)],
 }
+WITHOUT_GRADIENT = ("latent_attention",)  # with, another operation's kernels run
 MULTIPROCESSORS = 132  # of an H100 or H200
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -70,7 +77,7 @@ def compile_instead(self: Any, *args: Any, grid: object, warmup: bool, **options
             "load": max(widths(ptx, "ld") + [int(size, 16) for size in re.findall(COPIES, ptx)]),
             "store": max(widths(ptx, "st")),
             "multiplies": "dot" in ttgir,
-            "tensor_cores": "wgmma" in ptx,
+            "tensor_cores": next((name for name in ("wgmma", "mma.sync") if name in ptx), ""),
             **resources(compiled.asm["cubin"]),
             "shared": compiled.metadata.shared,
         }
@@ -106,6 +113,8 @@ def main(names: list[str]) -> None:
             )
             with torch.no_grad():
                 kernel(*leaves, *rest, **options)
+            if name in WITHOUT_GRADIENT:
+                continue
             out = kernel(*leaves, *rest, **options)
             outs = out if isinstance(out, tuple) else (out,)
             torch.autograd.backward(outs, outs)

@@ -79,6 +79,12 @@ def attention(
     return Inputs((q, k, v), options={"causal": causal, "mask": mask})
 
 
+def latent_attention(
+    make: Make, batch: int, heads: int, queries: int, keys: int, width: int, value: int, causal: bool
+) -> Inputs:
+    return Inputs((make(batch, heads, queries, width), make(batch, keys, width)), (value,), {"causal": causal})
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -150,6 +156,10 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
         ],
     ),
     "attention": (attention, ATTENTION_SHAPES),
+    "latent_attention": (
+        latent_attention,
+        [(1, 4, 1, 40, 80, 64, True), (2, 3, 5, 9, 24, 20, True), (1, 1, 2, 3, 1, 1, False), (0, 1, 1, 3, 8, 4, True)],
+    ),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
