@@ -117,8 +117,8 @@ def dpo(
 
     Returns:
         A record a step: ``loss``, ``lr``, ``grad_norm``; ``margin``, the mean of beta times the difference that the
-        loss sees; ``accuracy``, the share of pairs where it is positive; ``chosen`` and ``rejected``, the mean change of
-        their log-probabilities since the beginning, in nats a response.
+        loss sees; ``accuracy``, the share of pairs where it is positive; ``chosen`` and ``rejected``, the mean change
+        of their log-probabilities since the beginning, in nats a response.
 
     Raises:
         UserError: no pairs, or the loss diverged.

@@ -1,8 +1,8 @@
 """A reward model: a transformer that says with one number how good a response is, learnt from preferences.
 
 For what no rule can judge. DeepSeek's start from the tuned chat model (V2 report, section 4.2; V3 report, section
-5.2.1) and learn from pairs that the preferred response should score higher: Bradley and Terry's model of comparisons, in
-which the chance of being preferred is the sigmoid of the difference.
+5.2.1) and learn from pairs that the preferred response should score higher. In Bradley and Terry's model of comparisons
+the chance of being preferred is the sigmoid of the difference.
 """
 
 from __future__ import annotations
