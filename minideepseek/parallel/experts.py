@@ -66,7 +66,7 @@ def parallel_experts(
 
 
 def all_to_all(x: Tensor, send: list[int], receive: list[int]) -> Tensor:
-    """Rows x (sum of send, ...), of which the first ``send[0]`` go to process 0 -> those that came (sum of receive, ...)."""
+    """Rows x (sum of send, ...), the first ``send[0]`` for process 0 -> those that came (sum of receive, ...)."""
     return _AllToAll.apply(x, send, receive)
 
 

@@ -97,12 +97,12 @@ def joined() -> Iterator[Team]:
 def together(work: Callable[..., Any], size: int, *args: Any) -> list[Any]:
     """Call ``work(*args)`` in ``size`` processes of this machine that know each other, and return what each returns.
 
-    On Linux processes are forks, so that functions of a notebook's cells will do; elsewhere ``work`` must be importable.
+    On Linux processes are forks, so functions of a notebook's cells will do; elsewhere ``work`` must be importable.
 
     Raises:
         RuntimeError: one of them failed; with its traceback.
     """
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with tempfile.TemporaryDirectory() as folder:
         processes = [context.Process(target=_member, args=(work, rank, size, folder, args)) for rank in range(size)]
         for process in processes:

@@ -56,7 +56,7 @@ def fails_on_the_second() -> None:
 
 
 def test_a_failure_ends_all_and_says_why() -> None:
-    with pytest.raises(RuntimeError, match="process 1 of 2 failed:(.|\n)*the second is tired"):
+    with pytest.raises(RuntimeError, match=r"process 1 of 2 failed:(.|\n)*the second is tired"):
         together(fails_on_the_second, 2)
 
 
