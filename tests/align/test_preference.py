@@ -9,8 +9,8 @@ import torch
 
 from minideepseek import UserError
 from minideepseek.align.batch import Example, pad
-from minideepseek.align.dpo import DPOConfig, Pair, dpo, dpo_loss, pair_logprobs, preference_pairs
-from minideepseek.align.reward_model import (
+from minideepseek.align.preference.dpo import DPOConfig, Pair, dpo, dpo_loss, pair_logprobs, preference_pairs
+from minideepseek.align.preference.reward_model import (
     RewardModel,
     RewardModelConfig,
     learnt,

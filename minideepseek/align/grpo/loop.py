@@ -118,10 +118,9 @@ def practise(
 
     The batch is always full: when no further rollout is allowed, groups that teach nothing fill it up.
     """
-    kept: list[Rollout] = []
-    spare: list[Rollout] = []
+    kept: list[tuple[Rollout, Tensor]] = []
     missing, flat, sampled = cfg.questions, 0, 0
-    for _ in range(1 + cfg.resample):
+    for last in (*(False for _ in range(cfg.resample)), True):
         found = rollout(
             model,
             tokenizer,
@@ -133,17 +132,16 @@ def practise(
             keep_routing=cfg.keep_routing,
             keep_mask=cfg.keep_mask and cfg.truncates,
         )
-        dull = is_flat(_rewards(found, reward))
-        sampled += len(dull)
-        flat += int(dull.sum())
-        kept.append(found.select((~dull).nonzero()[:, 0]))
-        spare = [found.select(dull.nonzero()[:, 0])]
-        missing = int(dull.sum())
-        if not missing:
+        rewards = _rewards(found, reward)
+        dull = is_flat(rewards)
+        missing, flat, sampled = int(dull.sum()), flat + int(dull.sum()), sampled + len(dull)
+        if last or not missing:
+            kept.append((found, rewards))
             break
-    # The last rollout's dull groups are exactly as many as are still missing.
-    whole = join([*kept, *spare])
-    return Judged(whole, _rewards(whole, reward), flat, sampled)
+        useful = (~dull).nonzero()[:, 0]
+        kept.append((found.select(useful), rewards[useful]))
+    rollouts, judgements = zip(*kept, strict=True)
+    return Judged(join(rollouts), torch.cat(judgements), flat, sampled)
 
 
 def _rewards(found: Rollout, reward: Reward) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minideepseek.align.batch import Batch, Example, encode_example, pad
-from minideepseek.align.dpo import Pair
+from minideepseek.align.preference.dpo import Pair
 from minideepseek.align.rewards import Reward
 from minideepseek.align.update import OnStep, UpdateConfig, Updater, run, shuffled
 from minideepseek.data.tasks import Problem

@@ -1,0 +1,106 @@
+"""The four stages of R1: each starts where it should, and together they do what R1-Zero does not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minideepseek import UserError
+from minideepseek.align import examine, kept_language, rollout
+from minideepseek.align.grpo import GRPOConfig
+from minideepseek.align.r1 import R1Config, R1Run, r1
+from minideepseek.align.sft import SFTConfig, demonstrations, sft
+from minideepseek.data.tasks import Addition, Flaws, Problem, practice_problems, tokenizer_for
+from minideepseek.generate import Sampling
+from minideepseek.model import Transformer
+
+from .conftest import TINY
+
+TASK = Addition(digits=1, languages="both")
+TOKENIZER = tokenizer_for(TASK)
+SMALL = replace(TINY, d_model=32, vocab_size=TOKENIZER.vocab_size, init_std=None)
+PROBLEMS = practice_problems(TASK, 100, seed=1)
+PRACTICE = GRPOConfig(steps=12, questions=16, max_new_tokens=14, lr=1e-3)
+QUICK = R1Config(
+    cold_start=SFTConfig(steps=30, lr=3e-3),
+    reasoning=PRACTICE,
+    fine_tuning=SFTConfig(steps=150, lr=1e-2),
+    everything=replace(PRACTICE, steps=6, temperature=0.7),
+    preferring=2,
+)
+asked: list[str] = []
+
+
+def noticed(problem: Problem, text: str) -> float:
+    asked.append(text)
+    return 0.0
+
+
+@pytest.fixture(scope="module")
+def base() -> Transformer:
+    """What the web would have taught it: sums with slips, in two languages at once, often without tags."""
+    model = Transformer(SMALL, seed=0)
+    flaws = Flaws(wrong=0.2, mixed=0.3, bare=0.3)
+    sft(model, demonstrations(TASK, TOKENIZER, 600, flaws=flaws), SFTConfig(steps=300, lr=1e-2), progress=False)
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(base: Transformer) -> R1Run:
+    asked.clear()
+    cold_start = demonstrations(TASK, TOKENIZER, 40, seed=2)
+    return r1(base, TOKENIZER, PROBLEMS, cold_start, preference=noticed, cfg=QUICK, progress=False)
+
+
+def language(model: Transformer) -> float:
+    how = {"group": 2, "sampling": Sampling(), "max_new_tokens": 14, "generator": torch.Generator().manual_seed(0)}
+    found = rollout(model, TOKENIZER, PROBLEMS[:40], **how)
+    shares = [kept_language(problem, text) for problem, text in zip(found.problems, found.texts, strict=True)]
+    return sum(shares) / len(shares)
+
+
+def test_the_stages_make_a_readable_reasoner_of_a_base_model(base: Transformer, run: R1Run) -> None:
+    before, after = (
+        examine(model, TOKENIZER, PROBLEMS[:40], attempts=2, max_new_tokens=14) for model in (base, run.models["r1"])
+    )
+    assert after.pass_at[1] > before.pass_at[1] + 0.2
+    assert after.formatted > 0.9 > before.formatted
+    assert language(run.models["r1"]) > 0.9 > 0.8 > language(base)
+
+
+def test_every_stage_starts_where_it_should(base: Transformer, run: R1Run) -> None:
+    assert list(run.models) == ["base", "dev1", "dev2", "dev3", "r1"]
+    assert run.models["base"] is base
+    assert [len(records) for records in run.records.values()] == [30, 12, 150, 6]
+    assert [record["step"] for record in run.records["r1"]] == [1, 2, 3, 4, 5, 6]
+    weights = [torch.cat([p.detach().flatten() for p in model.parameters()]) for model in run.models.values()]
+    distance = [[(one - other).norm().item() for other in weights] for one in weights]
+    assert distance[0][1] < distance[0][2]  # the second stage goes on from the first
+    assert distance[3][4] < distance[2][4]  # the fourth from the third, which began at the base again
+    assert 40 < run.kept <= len(PROBLEMS)
+
+
+def test_preferences_are_asked_for_at_the_very_end_only(run: R1Run) -> None:
+    assert len(set(asked)) > 1
+    assert [record["reward"] > 0 for record in run.records["r1"]] == [True] * 6
+    group = PRACTICE.questions * PRACTICE.group
+    assert len(asked) == 2 * group  # in two steps
+
+
+def test_a_base_that_finds_nothing_readable_is_refused() -> None:
+    nothing = replace(QUICK, reasoning=replace(PRACTICE, steps=1), cold_start=SFTConfig(steps=1))
+    with pytest.raises(UserError, match="stage 2 found no answer"):
+        r1(
+            Transformer(SMALL, seed=0),
+            TOKENIZER,
+            PROBLEMS[:4],
+            demonstrations(TASK, TOKENIZER, 4),
+            cfg=nothing,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize("settings", [{"attempts": 0}, {"preferring": 41}, {"preferring": -1}])
+def test_settings_without_sense_are_refused(settings: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(settings))):
+        R1Config(**settings)
