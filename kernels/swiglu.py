@@ -28,6 +28,31 @@ def swiglu(gate_up: Tensor, limit: float | None = None) -> Tensor:
 
 
 @triton.jit
+def activate(gate, up, limit, CLAMPED: tl.constexpr):
+    """silu(gate) and up in float32, clamped where they are; their product is the result."""
+    if CLAMPED:  # a comparison with NaN is false: it stays NaN
+        gate = tl.where(gate > limit, limit, gate)
+        up = tl.where(tl.abs(up) > limit, tl.where(up > 0, limit, -limit), up)
+    return gate * tl.sigmoid(gate), up
+
+
+@triton.jit
+def differentiate(dy, gate, up, limit, CLAMPED: tl.constexpr):
+    """Gradients of gate and up, all in float32, given that of the result. What was clamped gets none."""
+    raw_gate, raw_up = gate, up
+    if CLAMPED:
+        gate = tl.where(gate > limit, limit, gate)
+        up = tl.where(tl.abs(up) > limit, tl.where(up > 0, limit, -limit), up)
+    sigmoid = tl.sigmoid(gate)
+    dgate = dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
+    dup = dy * gate * sigmoid
+    if CLAMPED:
+        dgate = tl.where(raw_gate > limit, 0.0, dgate)
+        dup = tl.where(tl.abs(raw_up) > limit, 0.0, dup)
+    return dgate, dup
+
+
+@triton.jit
 def _forward_kernel(
     x_ptr, y_ptr, x_stride, n_rows, width, limit, CLAMPED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -37,10 +62,8 @@ def _forward_kernel(
     source = x_ptr + rows[:, None] * x_stride + columns[None, :]
     gate = tl.load(source, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(source + width, mask=inside, other=0.0).to(tl.float32)
-    if CLAMPED:  # a comparison with NaN is false: it stays NaN
-        gate = tl.where(gate > limit, limit, gate)
-        up = tl.where(tl.abs(up) > limit, tl.where(up > 0, limit, -limit), up)
-    act = (gate * tl.sigmoid(gate)).to(y_ptr.dtype.element_ty).to(tl.float32)  # rounded, as the definition has it
+    act, up = activate(gate, up, limit, CLAMPED)
+    act = act.to(y_ptr.dtype.element_ty).to(tl.float32)  # rounded, as the definition has it
     tl.store(y_ptr + rows[:, None] * width + columns[None, :], (act * up).to(y_ptr.dtype.element_ty), mask=inside)
 
 
@@ -65,16 +88,7 @@ def _backward_kernel(
     gate = tl.load(source, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(source + width, mask=inside, other=0.0).to(tl.float32)
     dy = tl.load(dy_ptr + rows[:, None] * dy_stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
-    raw_gate, raw_up = gate, up
-    if CLAMPED:
-        gate = tl.where(gate > limit, limit, gate)
-        up = tl.where(tl.abs(up) > limit, tl.where(up > 0, limit, -limit), up)
-    sigmoid = tl.sigmoid(gate)
-    dgate = dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid))
-    dup = dy * gate * sigmoid
-    if CLAMPED:
-        dgate = tl.where(raw_gate > limit, 0.0, dgate)
-        dup = tl.where(tl.abs(raw_up) > limit, 0.0, dup)
+    dgate, dup = differentiate(dy, gate, up, limit, CLAMPED)
     target = dx_ptr + rows[:, None] * (2 * width) + columns[None, :]
     tl.store(target, dgate.to(dx_ptr.dtype.element_ty), mask=inside)
     tl.store(target + width, dup.to(dx_ptr.dtype.element_ty), mask=inside)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minideepseek.ops.backend import needs_grad, on_cpu
+from minideepseek.ops.backend import kernel_in, needs_grad, on_cpu
 from minideepseek.ops.gate import limit_needed, swiglu_backward, swiglu_forward
 from minideepseek.ops.matmul import MKL_IS_SLOW, product, weight_gradient
 
@@ -32,6 +32,7 @@ FEW = 16  # tokens: more would feel the needless products
 ROWS = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 32 if MKL_IS_SLOW else 1}
 
 
+@kernel_in("experts")
 def experts(
     x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None = None
 ) -> Tensor:

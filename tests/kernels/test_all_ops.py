@@ -85,6 +85,15 @@ def latent_attention(
     return Inputs((make(batch, heads, queries, width), make(batch, keys, width)), (value,), {"causal": causal})
 
 
+def experts(
+    make: Make, tokens: int, width: int, hidden: int, n_experts: int, top_k: int, limit: float | None, busy: int
+) -> Inputs:
+    """The last experts, from ``busy`` on, are never chosen."""
+    indices = torch.randint(0, busy, (tokens, top_k), device=DEVICE)
+    gate_up, down = make(n_experts, 2 * hidden, width), make(n_experts, width, hidden)
+    return Inputs((make(tokens, width), gate_up, down), (indices, torch.rand(tokens, top_k, device=DEVICE), limit))
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -159,6 +168,17 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     "latent_attention": (
         latent_attention,
         [(1, 4, 1, 40, 80, 64, True), (2, 3, 5, 9, 24, 20, True), (1, 1, 2, 3, 1, 1, False), (0, 1, 1, 3, 8, 4, True)],
+    ),
+    "experts": (
+        experts,
+        [
+            (40, 64, 32, 4, 2, None, 4),
+            (1, 1, 1, 1, 1, None, 1),
+            (7, 9, 5, 6, 3, 0.5, 2),
+            (150, 20, 70, 2, 1, None, 1),
+            (3, 70, 33, 3, 4, 0.5, 3),
+            (0, 4, 4, 2, 2, None, 2),
+        ],
     ),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
