@@ -22,8 +22,8 @@ FLOORS = [
     {"model"},
     {"generations"},
     {"accounting", "checkpoint", "formats", "generate"},
-    {"train"},
-    {"align", "parallel"},
+    {"train", "parallel"},
+    {"align"},
     {PACKAGE, "__main__", "cli", "judge", "lessons", "viz"},  # PACKAGE itself only opens the doors of the others
 ]
 

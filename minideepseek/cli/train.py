@@ -13,6 +13,7 @@ from minideepseek.data import prepare
 from minideepseek.errors import UserError
 from minideepseek.generations import generations
 from minideepseek.model import ModelConfig
+from minideepseek.parallel.team import joined
 from minideepseek.train import Interrupted, TrainConfig, recipe, train
 
 EXAMPLE = "v1-mini"  # whose defaults --help shows where no generation is named
@@ -44,6 +45,7 @@ def main(args: Sequence[str]) -> None:
 
         A stopped run (Ctrl-C, a kill, a full disk) goes on with the same command and --resume, to the same numbers.
         DIR then holds metrics.jsonl, checkpoints/, and at the end the model, for generate and for transformers.
+        With several GPUs: torchrun --nproc-per-node N -m minideepseek train ...; they share every batch.
 
         Args:
             out: folder for metrics, checkpoints and the model.
@@ -103,13 +105,23 @@ def _train(
 ) -> None:
     if extend is not None and resume:
         raise UserError("--resume goes on in the same folder, --extend begins a new one: give one of them")
-    # The corpus is prepared for the model's whole vocabulary; a small corpus may end up with a smaller tokenizer.
-    data = prepare(corpus, vocab_size=model.vocab_size, max_tokens=max_tokens, fim_rate=fim_rate, seed=settings.seed)
-    try:
-        result = train(model, data, settings, out=out, resume=extend or resume)
-    except Interrupted as stop:
-        print(f"minideepseek: {stop}", file=sys.stderr)
-        sys.exit(128 + stop.signum)
+    with joined() as team:
+        if team.rank:  # the first makes the corpus, the others find it
+            team.wait()
+        # It is prepared for the model's whole vocabulary; a small corpus may end up with a smaller tokenizer.
+        data = prepare(
+            corpus, vocab_size=model.vocab_size, max_tokens=max_tokens, fim_rate=fim_rate, seed=settings.seed
+        )
+        if not team.rank:
+            team.wait()
+        try:
+            result = train(model, data, settings, out=out, resume=extend or resume)
+        except Interrupted as stop:
+            if not team.rank:
+                print(f"minideepseek: {stop}", file=sys.stderr)
+            sys.exit(128 + stop.signum)
+    if team.rank:
+        return
     last = result.metrics[-1]
     held_out = [record for record in result.metrics if "valid_loss" in record]
     line = f"{name}: {last['step']} steps, {last['tokens']:,} tokens, loss {last['loss']:.3f}"

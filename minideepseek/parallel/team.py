@@ -66,6 +66,14 @@ class Team:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
+    def largest(self, number: int) -> int:
+        """The largest of everyone's numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return int(found)
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -87,7 +95,7 @@ def joined() -> Iterator[Team]:
         raise UserError(f"process {place} of this machine finds {gpus} GPUs; give torchrun --nproc-per-node {gpus}")
     if gpus:
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if gpus else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     try:
         yield Team.current()
     finally:

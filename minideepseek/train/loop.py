@@ -17,6 +17,7 @@ from minideepseek import checkpoint
 from minideepseek.data.loader import Loader
 from minideepseek.errors import UserError
 from minideepseek.model import ModelConfig, Transformer
+from minideepseek.parallel.team import Team
 from minideepseek.train import resume as beginning
 from minideepseek.train import state
 from minideepseek.train.anticipate import Foresight
@@ -28,7 +29,7 @@ from minideepseek.train.evaluate import evaluate
 from minideepseek.train.interrupt import Interrupted, stop_requests
 from minideepseek.train.metrics import MetricsLog, Record
 from minideepseek.train.optimizer import new_optimizer, set_lr
-from minideepseek.train.precision import Replica
+from minideepseek.train.precision import Replica, choose_device
 from minideepseek.train.schedule import factor, shared_steps
 from minideepseek.train.source import TrainingData, deal_experts, digest
 from minideepseek.train.stages import freeze
@@ -66,6 +67,9 @@ def train(
 ) -> Result:
     """Train a model on a prepared corpus.
 
+    Processes of a team (``torchrun``, ``parallel.team``) that all call this share every batch, and process 0 writes the
+    files. The result is that of one process which cuts the batch into as many pieces as they (``cfg.accumulation``).
+
     Args:
         model: a config, whose weights are drawn from ``cfg.seed``; or a model, which is trained in place, in fp32.
         data: what ``minideepseek.data.prepare`` returns.
@@ -91,18 +95,24 @@ def train(
     cfg = cfg or TrainConfig()
     folder = None if out is None else Path(out)
     model_cfg = model if isinstance(model, ModelConfig) else model.cfg
+    team = Team.current()
+    leads = team.rank == 0
     _check(model_cfg, data, cfg, folder, resume)
+    beginning.check_team(cfg, team)
 
     def warn(line: str) -> None:
-        tqdm.write(line, file=sys.stderr)
+        if leads:
+            tqdm.write(line, file=sys.stderr)
 
     with ExitStack() as stack:
         start = beginning.Start()
         if folder is not None:
-            stack.enter_context(beginning.sole_run(folder))
+            if leads:
+                stack.enter_context(beginning.sole_run(folder))
+            team.wait()
             start = beginning.find_start(folder, resume, cfg, warn)
             beginning.check_data(start, data)
-        device = _device(model, cfg)
+        device = choose_device(cfg.device, model)
         cfg = beginning.settle(cfg, start, device, warn)
         keep_memory()
         stack.enter_context(threads(cfg.threads))
@@ -112,12 +122,14 @@ def train(
             model = Transformer(model, seed=cfg.seed)
             deal_experts(model, data.train)
         model.to(device).float().train()
+        team.share([*(p.data for p in model.parameters()), *model.buffers()])
         freeze(model)
         run = _Run(model, data, cfg, folder, start)
-        log = stack.enter_context(MetricsLog(None if folder is None else folder / beginning.METRICS, start.earlier))
-        board = Board(folder / "tensorboard", start.step) if folder is not None and cfg.tensorboard else None
+        written = folder if leads else None
+        log = stack.enter_context(MetricsLog(None if written is None else written / beginning.METRICS, start.earlier))
+        board = Board(written / "tensorboard", start.step) if written is not None and cfg.tensorboard else None
         bar = stack.enter_context(
-            tqdm(total=cfg.steps, initial=start.step, desc="training", unit="step", disable=not progress)
+            tqdm(total=cfg.steps, initial=start.step, desc="training", unit="step", disable=not (progress and leads))
         )
         step = passes(run.replica.module, compile=cfg.compile, warn=warn)
         # Without a folder there is nothing to save, so Ctrl-C may do what it always does.
@@ -133,8 +145,8 @@ def train(
             speed = cfg.tokens_per_step / run.last_seconds
             bar.set_postfix(loss=f"{record['loss']:.3f}", **{"tok/s": f"{speed:,.0f}"}, refresh=False)
             bar.update()
-            stopped = request.signum if request is not None else 0
-            if folder is not None and (stopped or run.checkpoint_is_due()):
+            stopped = team.largest(request.signum) if request is not None else 0
+            if written is not None and (stopped or run.checkpoint_is_due()):
                 log.flush()
                 run.save()
             if stopped and run.done < cfg.steps:
@@ -144,8 +156,9 @@ def train(
                     stopped,
                 )
         model.eval()
-        if folder is not None:
-            checkpoint.save(model, folder, tokenizer=data.tokenizer)
+        if written is not None:
+            checkpoint.save(model, written, tokenizer=data.tokenizer)
+        team.wait()
         return Result(model=model, metrics=log.records, out=folder)
 
 
@@ -156,7 +169,9 @@ class _Run:
         self, model: Transformer, data: TrainingData, cfg: TrainConfig, out: Path | None, start: beginning.Start
     ) -> None:
         self.model, self.data, self.cfg, self.out = model, data, cfg, out
-        self.loader = Loader(data.train, batch_size=cfg.batch_size, seq_len=cfg.seq_len, seed=cfg.seed)
+        self.team = team = Team.current()
+        own = {"batch_size": cfg.batch_size // team.size, "rank": team.rank, "world_size": team.size}
+        self.loader = Loader(data.train, seq_len=cfg.seq_len, seed=cfg.seed, **own)
         self.optimizer = new_optimizer(model, cfg)
         self.watch = Watch()
         self.done = start.step
@@ -178,6 +193,9 @@ class _Run:
         # Some layers change between steps by a rule of their own: a router's bias follows its experts' loads.
         layers: list[Any] = [layer for layer in self.replica.module.modules() if hasattr(layer, "after_step")]
         self.corrected = [layer for layer in layers if any(p.requires_grad for p in layer.parameters())]
+        # They follow the whole batch, so that what they count is added up over the team.
+        buffers = [buffer for layer in self.corrected for buffer in layer.buffers(recurse=False)]
+        self.counts = [buffer for buffer in buffers if not buffer.is_floating_point()]
 
     def step(self, passes: Passes) -> Record:
         """One update of the weights, and the record of it."""
@@ -193,6 +211,8 @@ class _Run:
             parts = passes(ids, 1 / cfg.accumulation, chosen)
             replica.gather(first=not sums)
             sums = {name: sums[name] + value if sums else value for name, value in parts.items()}
+        self.team.average([p.grad for p in replica.masters if p.grad is not None])
+        self.team.total(self.counts)
         grad_norm = torch.nn.utils.clip_grad_norm_(replica.masters, cfg.clip or float("inf"))
         self.optimizer.step()
         replica.update()
@@ -201,7 +221,9 @@ class _Run:
         for name in {name: None for report in reports for name in report}:
             means[name] = torch.stack([report[name] for report in reports if name in report]).mean()
         # The one place where a GPU is waited for.
-        *values, norm = torch.stack([*(value.float() for value in means.values()), grad_norm]).tolist()
+        seen = torch.stack([*(value.float() for value in means.values()), grad_norm])
+        self.team.average([seen])
+        *values, norm = seen.tolist()
         losses = dict(zip(means, values, strict=True))
         reason = self.watch.verdict(losses["total"], norm)
         if reason is not None:
@@ -276,16 +298,3 @@ def _check(
         )
     if out is not None:
         checkpoint.write_config(model)
-
-
-def _device(model: Transformer | ModelConfig, cfg: TrainConfig) -> torch.device:
-    if cfg.device != "auto":
-        try:
-            device = torch.device(cfg.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device={cfg.device!r} is not here ({str(error).splitlines()[0]}); use cpu") from None
-        return device
-    if isinstance(model, Transformer):
-        return model.embed.weight.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

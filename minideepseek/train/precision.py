@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minideepseek import ops
 from minideepseek.errors import UserError
-from minideepseek.model import Transformer
+from minideepseek.model import ModelConfig, Transformer
 from minideepseek.ops.fp8 import Scheme
 
 
@@ -41,6 +41,24 @@ def choose_dtype(wish: Precision, device: torch.device) -> Precision:
     if wish in ("bf16", "fp8") and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError(f"{torch.cuda.get_device_name(device)} has no bf16; use dtype fp32 or auto")
     return wish
+
+
+def choose_device(wish: str, model: Transformer | ModelConfig) -> torch.device:
+    """The device of this name; ``auto``: where the model is, or for one that is not built yet, the GPU if there is one.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if wish != "auto":
+        try:
+            device = torch.device(wish)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"device={wish!r} is not here ({str(error).splitlines()[0]}); use cpu") from None
+        return device
+    if isinstance(model, Transformer):
+        return model.embed.weight.device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Replica:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from minideepseek.errors import UserError
 from minideepseek.files import user_errors
+from minideepseek.parallel.team import Team
 from minideepseek.train import state
 from minideepseek.train.config import TrainConfig
 from minideepseek.train.metrics import Record, read_metrics
@@ -105,6 +106,17 @@ def find_start(out: Path, resume: bool | str | Path, cfg: TrainConfig, warn: Cal
     )
 
 
+def check_team(cfg: TrainConfig, team: Team) -> None:
+    """Raise UserError unless the processes of a team can share such a run."""
+    if cfg.batch_size % (team.size * cfg.accumulation):
+        raise UserError(
+            f"batch_size={cfg.batch_size} cannot be divided among {team.size} processes with "
+            f"accumulation={cfg.accumulation}; give a multiple of {team.size * cfg.accumulation}"
+        )
+    if team.size > 1 and cfg.anticipate:
+        raise UserError(f"anticipate={cfg.anticipate} needs one process: only the first one's choices would be saved")
+
+
 def check_data(start: Start, data: TrainingData) -> None:
     """Raise UserError unless the checkpoint was trained on these tokens."""
     if start.checkpoint is not None and start.facts["data"]["digest"] != digest(data.train):
@@ -137,6 +149,7 @@ def settled_facts(cfg: TrainConfig) -> dict[str, Any]:
         "compile": cfg.compile,
         "device": torch.device(cfg.device).type,
         "torch": torch.__version__,
+        "processes": Team.current().size,
     }
 
 

@@ -1,6 +1,8 @@
 """Processes that work together: what they add up, how tokens reach experts elsewhere, and what becomes of a failure."""
 
+import multiprocessing
 import os
+import socket
 import sys
 
 import pytest
@@ -46,6 +48,30 @@ def test_alone_there_is_nothing_to_add() -> None:
     assert torch.equal(ones, torch.ones(3))
     with joined() as found:
         assert found == Team()
+
+
+def as_torchrun_starts_them(port: int, place: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(place), "LOCAL_RANK": str(place)}
+    with joined() as team:
+        own = torch.tensor([10.0**team.rank])
+        team.total([own])
+        largest = team.largest(team.rank + 5)
+    os._exit(0 if (team.size, team.rank, own.item(), largest) == (2, place, 11.0, 6) else 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="forks of a process without a GPU")
+def test_processes_of_torchrun_find_each_other() -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=as_torchrun_starts_them, args=(port, place)) for place in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def fails_on_the_second() -> None:
