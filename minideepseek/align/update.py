@@ -39,7 +39,7 @@ class UpdateConfig:
     schedule: Schedule = "constant"
     """What the learning rate does after the climb."""
     weight_decay: float = 0.0
-    """Pull of every matrix towards zero; a model that is being tuned has nowhere to run."""
+    """Pull of every matrix towards zero."""
     clip: float = 1.0
     """Gradients together are made no longer than this; 0 leaves them as they are."""
     seed: int = 0

@@ -21,6 +21,7 @@ from minideepseek.errors import UserError
 
 COMMANDS = {
     "train": "train a generation, from nothing or from its last checkpoint",
+    "align": "tune a model on a task, let it practise, distil it, examine it",
     "generate": "continue a prompt with a trained model",
     "report": "parameters, cache and FLOPs of a generation or a checkpoint",
     "convert": "rewrite a checkpoint: another precision, one file or several",

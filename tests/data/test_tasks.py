@@ -22,6 +22,7 @@ from minideepseek.data.tasks import (
     answer_of,
     character_tokenizer,
     held_out_problems,
+    open_task,
     parse,
     practice_problems,
     respond,
@@ -267,6 +268,8 @@ def test_thoughts_mix_alphabets_only_where_there_are_two() -> None:
 def test_more_problems_than_there_are_cannot_be_examined() -> None:
     with pytest.raises(UserError, match="holds out only"):
         held_out_problems(Addition(digits=1), 100)
+    everything = held_out_problems(Addition(digits=1), 100, or_fewer=True)
+    assert 3 < len(everything) == len({Addition().identity(problem) for problem in everything}) < 20
 
 
 # --- characters -------------------------------------------------------------------------------------------------------
@@ -312,3 +315,35 @@ def test_transformers_reads_character_tokens_alike(tmp_path: Path) -> None:
 def test_an_alphabet_that_cannot_be_is_refused(alphabet: str) -> None:
     with pytest.raises(UserError, match="alphabet="):
         character_tokenizer(alphabet)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "task"),
+    [
+        ("addition", Addition()),
+        ("addition:digits=3,languages=both", Addition(digits=3, languages="both")),
+        ("multiplication:digits=1", Multiplication(digits=1)),
+        ("countdown:numbers=4", Countdown(numbers=4)),
+    ],
+)
+def test_a_task_is_opened_by_what_a_user_writes(spec: str, task: Task) -> None:
+    assert open_task(spec) == task
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sorting", "there are addition, multiplication, countdown"),
+        ("addition:digit=3", "addition has digits, languages"),
+        ("addition:digits=x", "cannot read 'digits=x'"),
+        ("addition:digits", "cannot read 'digits'"),
+        ("addition:digits=99", "digits=99"),
+        ("countdown:numbers=1", "numbers=1"),
+    ],
+)
+def test_what_is_no_task_is_refused_in_one_line(spec: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_task(spec)

@@ -4,6 +4,7 @@ A task draws problems from a seed, shows how one is solved (flawlessly, or with 
 answers. Everything is characters: ``tokenizer_for`` makes a vocabulary of some twenty tokens.
 """
 
+from minideepseek.data.tasks.catalogue import open_task
 from minideepseek.data.tasks.characters import character_tokenizer, tokenizer_for
 from minideepseek.data.tasks.columns import Addition, Multiplication
 from minideepseek.data.tasks.countdown import Countdown
@@ -24,6 +25,7 @@ __all__ = [
     "answer_of",
     "character_tokenizer",
     "held_out_problems",
+    "open_task",
     "parse",
     "practice_problems",
     "respond",
