@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from minideepseek.ops import reference
-from minideepseek.ops.backend import needs_grad, on_cpu
+from minideepseek.ops.backend import kernel_in, needs_grad, on_cpu
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.reference import wide
 
 FEW = 16  # tokens, up to which calls cost more than arithmetic
 
 
+@kernel_in("sinkhorn")
 def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
     """A doubly stochastic matrix of every matrix of numbers: rows and columns divided by their sums in turn.
 
@@ -56,6 +57,7 @@ def rms_linear(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return _project(x, weight, eps)[0]
 
 
+@kernel_in("streams")
 def read_streams(x: Tensor, read: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     """What a sub-layer reads of the streams, and the streams mixed.
 
@@ -74,6 +76,7 @@ def read_streams(x: Tensor, read: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     return _read(x, torch.cat([read[..., None, :], mix], -2))
 
 
+@kernel_in("streams")
 def write_streams(mixed: Tensor, write: Tensor, y: Tensor) -> Tensor:
     """``mixed + write ⊗ y``: mixed (..., n, D), write (..., n) or (n,), y (..., D) -> (..., n, D) in ``y``'s dtype."""
     if not on_cpu(y) or write.ndim == 1:

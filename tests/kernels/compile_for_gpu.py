@@ -42,6 +42,9 @@ SIZES: dict[str, list[tuple]] = {
         (1, 2, 2, 512, 512, 192, 128, True),
         (1, 8, 1, 1, 2048, 128, 128, True),
     ],
+    "sinkhorn": [(4096, 4)],
+    "read_streams": [((64, 4, 7168), False)],
+    "write_streams": [((64, 4, 7168), False)],
     "experts": [(2048, 512, 256, 4, 2, None, 4)],
     "latent_attention": [(1, heads, 1, 2048, 576, 512, True) for heads in (16, 128)],
 }

@@ -94,6 +94,21 @@ def experts(
     return Inputs((make(tokens, width), gate_up, down), (indices, torch.rand(tokens, top_k, device=DEVICE), limit))
 
 
+def sinkhorn(make: Make, *shape: int, iterations: int = 3, eps: float = 1e-3) -> Inputs:
+    return Inputs((make(*shape, shape[-1]),), (iterations, eps))
+
+
+def read_streams(make: Make, shape: tuple[int, ...], alike: bool) -> Inputs:
+    *tokens, n, _ = shape
+    lead = () if alike else tokens
+    return Inputs((make(*shape), make(*lead, n), make(*lead, n, n)))
+
+
+def write_streams(make: Make, shape: tuple[int, ...], alike: bool) -> Inputs:
+    *tokens, n, width = shape
+    return Inputs((make(*shape), make(n) if alike else make(*tokens, n), make(*tokens, width)))
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -140,6 +155,15 @@ ATTENTION_SHAPES = [
 ]
 OUTPUT_SHAPES = [(32, 64, 512, 5), (1, 1, 1, 0), (7, 5, 3, 2), (40, 3, 17, 1), (5, 16, 4097, 0), (2, 9, 8195, 1)]
 
+STREAM_SHAPES = [
+    ((2, 3, 4, 64), False),
+    ((1, 1, 1), False),
+    ((5, 3, 7), False),
+    ((2, 2, 1100), True),
+    ((3, 2, 4, 9), True),
+    ((0, 4, 8), False),
+]
+
 #: Operation -> what builds its inputs, and the arguments to build them with; first of all a shape that a model has.
 INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     "rms_norm": (rms_norm, NORM_SHAPES),
@@ -180,6 +204,9 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
             (0, 4, 4, 2, 2, None, 2),
         ],
     ),
+    "sinkhorn": (sinkhorn, [(40, 4), (1, 1), (2, 3, 3), (70, 2), (0, 4)]),
+    "read_streams": (read_streams, STREAM_SHAPES),
+    "write_streams": (write_streams, STREAM_SHAPES),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
