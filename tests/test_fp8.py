@@ -102,6 +102,15 @@ def test_an_experts_products_are_those_of_its_own_tokens(limit):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_process_without_tokens_has_nothing_to_round():
+    x, gate_up, down, indices, weights = mixture()
+    gate_up.requires_grad_()
+    y = fp8_experts(x[:0], gate_up, down, indices[:0], weights[:0], None, SMALL)
+    assert y.shape == (0, 16)
+    y.sum().backward()
+    assert torch.equal(gate_up.grad, torch.zeros_like(gate_up))
+
+
 def test_experts_in_eight_bits_are_close_to_exact_ones_and_not_equal():
     inputs = mixture()
     exact, found = reference.experts(*inputs), fp8_experts(*inputs, None, SMALL)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minideepseek.ops.experts import dispatch
+from minideepseek.ops.experts import dispatch, experts
 from minideepseek.ops.gate import swiglu
 from minideepseek.ops.matmul import product, weight_gradient
 from minideepseek.ops.quantise import E4M3, E5M2, Block, Format, as_fp8
@@ -112,6 +112,8 @@ def fp8_experts(
     Tiles along the tokens, and scales of whole tensors, are made of one expert's tokens alone. Outputs are weighed and
     summed in float32 (V3 keeps the combination out of FP8, section 3.3.3).
     """
+    if not indices.numel():  # no token, nothing to round
+        return experts(x, gate_up, down, indices, weights, limit)
     plan = dispatch(indices, len(gate_up))
     gate_ups, downs = gate_up.unbind(), down.unbind()  # one gradient for all, where E views would make E of full size
     rows = x[plan.source]
