@@ -10,6 +10,7 @@ from minideepseek.align.r1 import R1Config, r1
 from minideepseek.align.rewards import Reward, accuracy, kept_format, kept_language, length_penalty, weighted
 from minideepseek.align.rollout import Rollout, rollout
 from minideepseek.align.sft import SFTConfig, demonstrations, sft
+from minideepseek.align.warm import warmed_up
 
 __all__ = [
     "Accuracy",
@@ -44,5 +45,6 @@ __all__ = [
     "token_entropies",
     "token_logprobs",
     "train_reward_model",
+    "warmed_up",
     "weighted",
 ]

@@ -6,7 +6,7 @@ beat models of their size that were trained by reinforcement alone (section 4.1)
 
 *On-policy distillation* lets the student write, and the teacher say at every token what it would have thought of each
 word of the vocabulary: the student minimises KL(student || teacher), whose whole sum over the vocabulary V4 computes
-(report, section 5.2) where a single sampled token would only estimate it, with a variance that V4 rejects. One student
+(report, section 5) where a single sampled token would only estimate it, with a variance that V4 rejects. One student
 can so unite several teachers, each an expert for some problems.
 """
 
@@ -122,7 +122,7 @@ def reverse_kl(
         hidden: (N, D) what the student's head reads; gradients flow here and into ``weight`` alone.
         weight: (V, D) of the student's head.
         teacher_hidden: (N, D') what the teacher's head reads. This is all that has to be kept of a large teacher: its
-            logits are made from it a few rows at a time (V4 report, section 5.2).
+            logits are made from it a few rows at a time (V4 report, section 5).
         teacher_weight: (V, D').
         temperature: divides the logits of both.
     """

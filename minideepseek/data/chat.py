@@ -34,7 +34,7 @@ def chat_ids(turns: Sequence[Turn], tokenizer: Tokenizer, *, think: bool | None 
     """The ids of a conversation up to where the assistant speaks next.
 
     Only the newest turn needs its thinking: what earlier answers were thought with is left out, as R1's template does
-    and V4's where no tools are used (V4 report, section 5.1).
+    and V4's where no tools are used (V4 report, section 5).
 
     Args:
         turns: user and assistant in turn, the user first and last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,15 +52,29 @@ def trained(
     cfg = replace(cfg, steps=steps or cfg.steps, dtype=choose_dtype(cfg.dtype, torch.device("cpu")))
     tokens = prepare(data, vocab_size=model_cfg.vocab_size, seed=seed, progress=progress)
     key = hashlib.blake2b(repr((RECIPE, model_cfg, cfg, digest(tokens.train))).encode(), digest_size=8).hexdigest()
-    folder = cache_folder() / "models" / f"{name}-{key}"
+
+    def make(folder: Path) -> None:
+        train(model_cfg, tokens, cfg, out=folder, resume=True, progress=progress)
+        shutil.rmtree(folder / "checkpoints")
+
+    return made_once(f"{name}-{key}", make), tokens.tokenizer
+
+
+def made_once(name: str, make: Callable[[Path], object]) -> Transformer:
+    """The model of this name in the user's cache; if there is none yet, ``make`` saves it in the folder it is given.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    folder = cache_folder() / "models" / name
     with user_errors("write", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two lessons that need one model: the second one waits
         model = _load(folder)
         if model is None:
-            model = train(model_cfg, tokens, cfg, out=folder, resume=True, progress=progress).model
-            shutil.rmtree(folder / "checkpoints")
-    return model, tokens.tokenizer
+            make(folder)
+            model = checkpoint.load(folder)
+    return model
 
 
 def _load(folder: Path) -> Transformer | None:

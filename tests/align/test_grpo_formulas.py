@@ -258,7 +258,7 @@ def test_drift_is_measured_on_the_response_alone() -> None:
         {"questions": 0}, {"group": 1}, {"max_new_tokens": 0}, {"epochs": 0}, {"minibatches": 0}, {"clip_low": -0.1},
         {"clip_high": float("nan")}, {"beta": -1.0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_k": 0},
         {"minibatches": 7}, {"off_policy": 0.0}, {"supervision": "x"}, {"average": "x"}, {"divergence": "x"},
-        {"resample": -1}, {"reference_every": -1}, {"lr": -1.0},
+        {"resample": -1}, {"resample": 1, "supervision": "process"}, {"reference_every": -1}, {"lr": -1.0},
     ],
     ids=str,
 )  # fmt: skip

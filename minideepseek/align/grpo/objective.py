@@ -5,7 +5,7 @@ With rho = pi/pi_old the ratio of a token's probability to what it was when draw
     min(rho·A, clip(rho, 1 - low, 1 + high)·A) - beta·KL(pi || pi_ref)      (DeepSeekMath, eq. 3)
 
 The reports of V2, V3 and R1 print the ratio of whole responses' probabilities; DeepSeekMath's is meant, token by token.
-With one update a rollout rho is 1 and the gradient is that of (A + beta·(pi_ref/pi - 1))·log pi (its eq. 21).
+With one update a rollout rho is 1 and the gradient is that of (A + beta·(pi_ref/pi - 1))·log pi (appendix A.1.6).
 """
 
 from __future__ import annotations

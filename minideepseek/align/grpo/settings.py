@@ -76,6 +76,10 @@ class GRPOConfig(UpdateConfig):
         Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         if self.questions % self.minibatches:
             raise UserError(f"questions={self.questions} cannot be cut into minibatches={self.minibatches}")
+        if self.resample and self.supervision == "process":
+            raise UserError(
+                f"resample={self.resample} looks at outcomes, which process supervision does not learn from"
+            )
         if not self.off_policy > 0:
             raise UserError(f"off_policy={self.off_policy} must be positive; infinity keeps every response")
         for name, known in (
