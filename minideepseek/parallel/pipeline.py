@@ -76,8 +76,8 @@ class Costs:
             raise ValueError(
                 f"forward={self.forward} must be positive, and weight={self.weight} a part of backward={self.backward}"
             )
-        if self.pair is not None and self.pair < max(self.forward, self.backward):
-            raise ValueError(f"pair={self.pair} is shorter than one of the two alone")
+        if self.pair is not None and self.pair <= 0:
+            raise ValueError(f"pair={self.pair} must take some time")
 
     def of(self, step: Step) -> float:
         """How long a step takes."""

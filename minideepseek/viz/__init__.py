@@ -22,7 +22,7 @@ ahead       ``chain_diagram``: a module that looks one token further
 sparse      ``index_diagram``, ``selection``: what an index chooses to read
 blocks      ``sight``: what a query sees of compressed text
 streams     ``stream_diagram``, ``birkhoff``: several residual streams, and where the matrices live that mix them
-pipeline    ``gantt``: what the devices of a pipeline do, and when they wait
+pipeline    ``gantt``, ``hands``: what the devices of a pipeline do, when they wait, and what they send
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
 family      ``family``: the generations on one page
@@ -48,7 +48,7 @@ from minideepseek.viz.experts import Slices, expert_slices, load_map
 from minideepseek.viz.latent import latent_diagram, matrices
 from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
-from minideepseek.viz.pipeline import gantt
+from minideepseek.viz.pipeline import gantt, hands
 from minideepseek.viz.rotation import rotation_dials
 from minideepseek.viz.scaling import budget_plan, forecast, laws_of, near_optimal, three_axes, valleys
 from minideepseek.viz.sparse import index_diagram, selection
@@ -79,6 +79,7 @@ __all__ = [
     "funnel",
     "gantt",
     "gate_picture",
+    "hands",
     "head_sharing",
     "index_diagram",
     "knob",

@@ -1,16 +1,17 @@
-"""What the devices of a pipeline do, and when they wait."""
+"""What the devices of a pipeline do, when they wait, and what they send meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from minideepseek.parallel.overlap import SENDING, Moment, Part
 from minideepseek.parallel.pipeline import Kind, Op, Timeline
 from minideepseek.viz.style import GOLD, INK, MUTED, NAVY, PAPER, TEAL, VERMILION, Picture, canvas
 
-__all__ = ["gantt"]
+__all__ = ["gantt", "hands"]
 
 _LOOKS: dict[Kind, tuple[str, str, str]] = {  # colour, colour of the number, name
     "F": (NAVY, PAPER, "forward"),
@@ -18,6 +19,7 @@ _LOOKS: dict[Kind, tuple[str, str, str]] = {  # colour, colour of the number, na
     "I": (GOLD, INK, "backward, for the input"),
     "W": (TEAL, PAPER, "backward, for the weights"),
 }
+_SHORT: dict[Part, str] = {"attention": "attn", "experts": "exp", "dispatch": "disp", "combine": "comb"}
 _READABLE = 0.085  # inches that a number needs, for each digit
 
 
@@ -82,3 +84,34 @@ def _unit(timelines: Mapping[str, Timeline]) -> bool:
         if [op.kind for op in slot.step] == ["F"]
     ]
     return all(abs(duration - 1) < 1e-9 for duration in alone)
+
+
+def hands(charts: Mapping[str, Sequence[Moment]], *, title: str) -> Picture:
+    """What a device computes and what it sends, over time, one panel for each way to order it.
+
+    Args:
+        charts: heading of a panel -> what ``parallel.overlap`` returned.
+        title: the finding.
+    """
+    figure, panels = canvas(title, rows=len(charts), height=0.9 + 1.25 * len(charts), sharex=True)
+    length = max(moment.end for moments in charts.values() for moment in moments)
+    colours: dict[str, Kind] = {"F": "F", "B": "I", "W": "W"}
+    for axes, (heading, moments) in zip(panels, charts.items(), strict=True):
+        for (part, way, _), start, end in moments:
+            colour, ink, _ = _LOOKS[colours[way]]
+            y = 1 if part in SENDING else 0
+            axes.add_patch(Rectangle((start, y - 0.42), end - start, 0.84, facecolor=colour, edgecolor=PAPER))
+            if (end - start) * 7.6 / length > 0.075 * len(_SHORT[part]):
+                axes.text(
+                    (start + end) / 2, y, _SHORT[part], ha="center", va="center_baseline", color=ink, fontsize=8.5
+                )
+        last = max(moment.end for moment in moments)
+        axes.axvline(last, color=MUTED, linewidth=1.2)
+        axes.set(xlim=(0, length * 1.005), ylim=(1.55, -0.55), yticks=(0, 1), yticklabels=("computes", "sends"))
+        axes.grid(visible=False)
+        axes.set_title(heading)
+    panels[-1].set_xlabel("time")
+    names = [(_LOOKS[kind][0], _LOOKS[kind][2]) for kind in colours.values()]
+    handles = [Rectangle((0, 0), 1, 1, facecolor=colour, label=name) for colour, name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure

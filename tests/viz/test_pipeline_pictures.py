@@ -3,9 +3,10 @@
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
+from minideepseek.parallel.overlap import SENDING, Layer, one_after_the_other, side_by_side
 from minideepseek.parallel.pipeline import Costs, simulate
 from minideepseek.parallel.schedules import dual_pipe, one_f_one_b, zero_bubble
-from minideepseek.viz import gantt
+from minideepseek.viz import gantt, hands
 from minideepseek.viz.style import GOLD, NAVY, TEAL, VERMILION
 
 
@@ -51,3 +52,13 @@ def test_panels_share_a_clock_and_the_legend_names_what_is_there() -> None:
 def test_numbers_that_would_not_be_readable_are_left_out() -> None:
     (axes,) = gantt({"a": simulate(one_f_one_b(2, 300))}, title="Many").axes
     assert not axes.texts
+
+
+def test_what_is_sent_has_a_row_of_its_own() -> None:
+    moments = side_by_side(Layer(), 2)
+    figure = hands({"in turn": one_after_the_other(Layer(), 2), "side by side": moments}, title="Hidden")
+    drawn = boxes(figure.axes[1])
+    assert len(drawn) == len(moments) == 20
+    below = sorted((x, width) for x, width, y, _ in drawn if y > 0.5)
+    assert below == sorted((m.start, m.end - m.start) for m in moments if m.piece.part in SENDING)
+    assert {text.get_text() for text in figure.axes[1].texts} == {"attn", "exp", "disp", "comb"}
