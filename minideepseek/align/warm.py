@@ -39,11 +39,11 @@ def warmed_up(
     *,
     flaws: Flaws = FLAWLESS,
     cfg: SFTConfig = TUNING,
-    d_model: int = 64,
+    shape: ModelConfig | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Transformer, Tokenizer]:
-    """A ``solver`` fine-tuned on demonstrations of a task, from the user's cache, or tuned now in half a minute.
+    """A model fine-tuned on demonstrations of a task, from the user's cache, or tuned now in half a minute.
 
     Flaws are what makes it worth practising: a model that has seen wrong sums writes wrong sums, but it knows better.
 
@@ -51,7 +51,7 @@ def warmed_up(
         task: to be learnt.
         flaws: of the demonstrations.
         cfg: of the tuning; ``seed`` takes the place of its own.
-        d_model: width of the model.
+        shape: of the model, with a vocabulary as large as the task's tokenizer; None takes a ``solver``.
         seed: of the weights and of the demonstrations.
         progress: show a progress bar while something is made.
 
@@ -62,7 +62,7 @@ def warmed_up(
         UserError: the cache cannot be written (set MINIDEEPSEEK_CACHE).
     """
     tokenizer = tokenizer_for(task)
-    shape = solver(tokenizer, d_model=d_model)
+    shape = shape or solver(tokenizer)
     facts = (RECIPE, task, flaws, cfg, shape, seed, EXAMPLES, tokenizer.fingerprint)
     key = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 

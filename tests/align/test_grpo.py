@@ -10,7 +10,6 @@ from minideepseek import UserError
 from minideepseek.align.evaluate import examine
 from minideepseek.align.grpo import GRPOConfig, grpo
 from minideepseek.align.grpo.loop import practise
-from minideepseek.align.rewards import accuracy
 from minideepseek.align.rollout import Rollout, join, rollout
 from minideepseek.align.sft import SFTConfig, demonstrations, sft
 from minideepseek.data.tasks import Addition, Flaws, Problem, held_out_problems, practice_problems, tokenizer_for
@@ -18,7 +17,7 @@ from minideepseek.generate import Sampling
 from minideepseek.layers import MoE, TopK
 from minideepseek.model import Transformer
 
-from .conftest import SPARSE, TINY
+from .conftest import MINIS, SPARSE, TINY
 
 TASK = Addition(digits=1)
 TOKENIZER = tokenizer_for(TASK)
@@ -34,6 +33,11 @@ def fresh(seed: int = 0) -> Transformer:
 def short(problem: Problem, text: str) -> float:
     """A reward that a model without any training earns now and then, and can learn to earn always."""
     return float(len(text) < 4)
+
+
+def nothing(problem: Problem, text: str) -> float:
+    """A reward that never comes."""
+    return 0.0
 
 
 def parameters(model: Transformer) -> torch.Tensor:
@@ -79,10 +83,6 @@ def test_process_supervision_learns_from_steps_where_no_answer_is_right() -> Non
         progress=False,
     )
     never = replace(QUICK, steps=15, questions=16, max_new_tokens=12, supervision="process", beta=0.0)
-
-    def nothing(problem: Problem, text: str) -> float:
-        return 0.0
-
     records = grpo(model, TOKENIZER, PROBLEMS, nothing, never, progress=False)
     assert {record["reward"] for record in records} == {0.0}
     assert {record["flat"] for record in records} == {1.0}
@@ -102,12 +102,47 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert other != runs[0][1]
 
 
+def test_reports_say_what_is_kept_even_where_it_is_not_rewarded() -> None:
+    model = fresh()
+    sft(model, demonstrations(TASK, TOKENIZER, 200), SFTConfig(steps=100, lr=1e-2), progress=False)
+    cfg = replace(QUICK, steps=1, questions=16, max_new_tokens=12)
+    (record,) = grpo(model, TOKENIZER, PROBLEMS, lambda problem, text: 0.5, cfg, progress=False)
+    assert record["reward"] == 0.5
+    assert 0.5 < record["formatted"] <= 1.0
+    assert record["language"] == 1.0  # this task has one language
+
+
+@pytest.mark.parametrize("name", MINIS)
+def test_every_generation_practises_and_its_first_update_is_on_policy(name: str) -> None:
+    model = Transformer(replace(MINIS[name], vocab_size=TOKENIZER.vocab_size, mtp=None), seed=0)
+    before = parameters(model).clone()
+    cfg = replace(QUICK, steps=1, epochs=1, clip_low=1e-3, clip_high=1e-3)
+    (record,) = grpo(model, TOKENIZER, PROBLEMS, short, cfg, progress=False)
+    assert 0 < record["reward"] < 1
+    assert record["clipped"] == 0.0  # sampler and trainer agree within a thousandth
+    assert record["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert not torch.equal(parameters(model), before)
+
+
 def test_every_step_is_reported_as_it_is_made() -> None:
     seen: list[dict] = []
     records = grpo(fresh(), TOKENIZER, PROBLEMS, short, QUICK, on_step=seen.append, progress=False)
     assert seen == records
     assert [record["step"] for record in records] == [1, 2]
-    expected = {"reward", "accuracy", "flat", "sampled", "entropy", "ended", "length", "length_wrong", "loss", "lr"}
+    expected = {
+        "reward",
+        "accuracy",
+        "formatted",
+        "language",
+        "flat",
+        "sampled",
+        "entropy",
+        "ended",
+        "length",
+        "length_wrong",
+        "loss",
+        "lr",
+    }
     assert expected | {"grad_norm", "clipped", "masked", "kl"} <= set(records[0])
     assert "length_right" not in records[0]  # there was no right answer to measure
 
@@ -118,7 +153,7 @@ def test_every_step_is_reported_as_it_is_made() -> None:
 def test_where_all_groups_are_flat_nothing_is_learnt() -> None:
     model = fresh()
     before = parameters(model).clone()
-    records = grpo(model, TOKENIZER, PROBLEMS, cfg=replace(QUICK, beta=0.0), progress=False)
+    records = grpo(model, TOKENIZER, PROBLEMS, nothing, replace(QUICK, beta=0.0), progress=False)
     assert records[-1]["flat"] == 1.0
     assert records[-1]["grad_norm"] == 0.0
     assert torch.equal(parameters(model), before)
@@ -167,7 +202,7 @@ def test_flat_groups_are_replaced_until_the_batch_is_full() -> None:
 
 
 def test_a_full_batch_of_flat_groups_is_still_a_batch() -> None:
-    judged = practise(fresh(), TOKENIZER, iter(PROBLEMS), accuracy, replace(QUICK, resample=2))
+    judged = practise(fresh(), TOKENIZER, iter(PROBLEMS), nothing, replace(QUICK, resample=2))
     assert (judged.sampled, judged.flat) == (12, 12)
     assert len(judged.rollout.texts) == 16
 
@@ -229,7 +264,9 @@ def test_joined_rollouts_are_the_rollouts_one_below_the_other() -> None:
 
     def draw(problems: list[Problem], steps: int) -> Rollout:
         how = {"group": 2, "sampling": Sampling(top_k=5), "keep_routing": True, "keep_mask": True}
-        return rollout(model, TOKENIZER, problems, max_new_tokens=steps, **how)
+        return rollout(
+            model, TOKENIZER, problems, max_new_tokens=steps, generator=torch.Generator().manual_seed(0), **how
+        )
 
     parts = [draw(held_out[:2], 3), draw(held_out[2:], 9)]
     whole = join(parts)

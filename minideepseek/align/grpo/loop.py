@@ -13,7 +13,7 @@ from minideepseek.align.grpo.advantages import group_advantages, is_flat, judged
 from minideepseek.align.grpo.objective import grpo_objective
 from minideepseek.align.grpo.settings import GRPOConfig
 from minideepseek.align.logprobs import response_logprobs
-from minideepseek.align.rewards import Reward, accuracy
+from minideepseek.align.rewards import Reward, accuracy, kept_format, kept_language
 from minideepseek.align.rollout import Rollout, Samples, join, rollout
 from minideepseek.align.update import OnStep, Updater, run
 from minideepseek.data.tasks import Problem
@@ -69,11 +69,12 @@ def grpo(
         progress: show a progress bar.
 
     Returns:
-        A record a step. Of the responses: ``reward`` (mean), ``accuracy``, ``flat`` (share of groups whose rewards were
-        all equal), ``sampled`` (responses drawn), ``entropy`` (nats a token, when they were drawn), ``ended`` (share),
-        ``length`` and, where there were any, ``length_right`` and ``length_wrong`` (tokens). Of the updates, the mean:
-        ``loss``, ``grad_norm``, ``clipped`` and ``masked`` (shares of tokens), ``kl`` (nats a token; with a beta), and
-        the last ``lr``. The same seed gives the same numbers on the same machine.
+        A record a step. Of the responses, means: ``reward``, ``accuracy``, ``formatted`` and ``language`` (rewarded or
+        not), ``entropy`` (nats a token, when they were drawn), ``ended`` (share), ``length`` and, where
+        there were any, ``length_right`` and ``length_wrong`` (tokens); ``flat`` (share of groups whose rewards were all
+        equal) and ``sampled`` (responses drawn). Of the updates, means: ``loss``, ``grad_norm``, ``clipped`` and
+        ``masked`` (shares of tokens), ``kl`` (nats a token; with a beta); and the last ``lr``. The same seed gives the
+        same numbers on the same machine.
 
     Raises:
         UserError: no problems, or the loss diverged.
@@ -199,17 +200,23 @@ def _beside(reference: Transformer, samples: Samples, cfg: GRPOConfig) -> Tensor
 
 def _report(judged: Judged) -> Record:
     found, samples = judged.rollout, judged.rollout.samples
-    right = torch.tensor([accuracy(*pair) > 0 for pair in zip(found.problems, found.texts, strict=True)])
     lengths = samples.lengths.cpu().double()
+
+    def mean(reward: Reward) -> float:
+        return _rewards(found, reward).mean().item()
+
     record = {
         "reward": judged.rewards.mean().item(),
-        "accuracy": right.double().mean().item(),
+        "accuracy": mean(accuracy),
+        "formatted": mean(kept_format),
+        "language": mean(kept_language),
         "flat": judged.flat / judged.sampled,
         "sampled": judged.sampled * found.group,
         "entropy": (samples.entropy.sum() / samples.batch.mask.sum()).item(),
         "ended": samples.ended.double().mean().item(),
         "length": lengths.mean().item(),
     }
+    right = _rewards(found, accuracy).flatten() > 0
     for name, rows in (("length_right", right), ("length_wrong", ~right)):
         if rows.any():
             record[name] = lengths[rows].mean().item()

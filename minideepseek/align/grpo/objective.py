@@ -28,8 +28,9 @@ class Objective(NamedTuple):
 def k3(logp: Tensor, reference: Tensor) -> Tensor:
     """Estimate of KL(pi || pi_ref) from one sample of pi: r - log r - 1 with r = pi_ref/pi, never negative (eq. 4).
 
-    Its mean over samples of pi is the divergence. Its gradient's mean is not the divergence's: sampling depends on the
-    weights too, and that part is missing. (Schulman, "Approximating KL divergence", 2020.)
+    Its mean over samples of pi is the divergence (Schulman, "Approximating KL divergence", 2020). The mean of its
+    gradient is not the divergence's, because sampling depends on the weights too and that part is missing: it is the
+    gradient of the divergence the other way round, KL(pi_ref || pi).
     """
     log_ratio = reference - logp
     return log_ratio.exp() - log_ratio - 1
