@@ -46,13 +46,14 @@ def gantt(timelines: Mapping[str, Timeline], *, title: str, width: float = 9.0) 
     inches = (width - 1.0) / length  # of a unit of time
     seen: set[Kind] = set()
     for axes, (heading, timeline) in zip(panels, timelines.items(), strict=True):
+        room = _READABLE * len(str(timeline.schedule.micros - 1)) / inches  # for any of the numbers, or for none
         devices = range(len(timeline.schedule.devices))
         axes.axvspan(0, timeline.length, color="#f0f2f5", linewidth=0)
         for slot in timeline.slots:
             share = 0.84 / len(slot.step)
             for row, op in enumerate(slot.step):
                 y = slot.device - 0.42 + row * share
-                _box(axes, op, slot.start, y, slot.end - slot.start, share, inches)
+                _box(axes, op, slot.start, y, slot.end - slot.start, share, room)
                 seen.add(op.kind)
         axes.axvline(timeline.length, color=MUTED, linewidth=1.2)
         axes.set(xlim=(0, length * 1.005), ylim=(devices[-1] + 0.55, -0.55), ylabel="device")
@@ -66,13 +67,13 @@ def gantt(timelines: Mapping[str, Timeline], *, title: str, width: float = 9.0) 
     return figure
 
 
-def _box(axes: Axes, op: Op, x: float, y: float, width: float, height: float, inches: float) -> None:
+def _box(axes: Axes, op: Op, x: float, y: float, width: float, height: float, room: float) -> None:
     colour, ink, _ = _LOOKS[op.kind]
     axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=PAPER, linewidth=0.6))
-    number = str(op.micro)
-    if width * inches > _READABLE * len(number):
+    if width > room:
         size = 7.5 if height > 0.5 else 5.5
-        axes.text(x + width / 2, y + height / 2, number, ha="center", va="center_baseline", color=ink, fontsize=size)
+        place = x + width / 2, y + height / 2
+        axes.text(*place, str(op.micro), ha="center", va="center_baseline", color=ink, fontsize=size)
 
 
 def _unit(timelines: Mapping[str, Timeline]) -> bool:
