@@ -2,6 +2,7 @@
 
 ``reference.py`` defines each one; its own file here computes the same quickly in eager PyTorch on a CPU; a kernel of
 the same name in ``minideepseek.kernels`` does on a GPU (``backend`` says when). All are pure functions of tensors.
+Products of layers may be taken in FP8 (``products_in`` says when).
 """
 
 from minideepseek.ops.attend import attention
