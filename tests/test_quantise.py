@@ -14,6 +14,7 @@ from minideepseek.ops.quantise import (
     as_fp8,
     block_scales,
     hadamard,
+    held,
     in_blocks,
     rounded,
     straight_through,
@@ -75,13 +76,24 @@ def test_each_block_is_scaled_by_its_own_peak(power_of_two):
 def test_rounding_by_arithmetic_is_what_a_processors_conversion_does(form, dtype):
     x = normal(4000, dtype=dtype) * 2.0 ** torch.randint(-20, 10, (4000,), generator=torch.Generator().manual_seed(1))
     x = x.float().to(dtype)  # which is where conversions start from
-    held = torch.arange(256, dtype=torch.uint8).view(form.dtype).to(dtype)
-    held = held[held.isfinite()]
-    ties = (held.sort().values[1:] + held.sort().values[:-1]) / 2
-    for numbers in (x, held, ties, torch.tensor([1e6, -1e6], dtype=dtype)):
+    exact = held(form).to(dtype)
+    ties = (exact[1:] + exact[:-1]) / 2
+    for numbers in (x, exact, -exact, ties, -ties, torch.tensor([1e6, -1e6], dtype=dtype)):
         assert torch.equal(rounded(numbers, form._replace(dtype=None)), rounded(numbers, form))
-    assert torch.equal(rounded(held, form), held)
-    assert held.max() == form.largest
+    assert torch.equal(rounded(exact, form), exact)
+
+
+@pytest.mark.parametrize("form", [E4M3, E5M2])
+def test_all_numbers_of_a_format_are_those_that_its_codes_stand_for(form):
+    codes = torch.arange(128, dtype=torch.uint8).view(form.dtype).double()
+    assert torch.equal(held(form), codes[codes.isfinite()])
+
+
+def test_what_e4m3_reaches():
+    numbers = held(E4M3)
+    assert (numbers[1].item(), numbers[8].item(), numbers[-1].item()) == (2**-9, 2**-6, 448)
+    assert len(held(E5M6)) == 31 * 64
+    assert torch.equal(rounded(held(E5M6), E5M6), held(E5M6))
 
 
 def test_twelve_bits_leave_a_128th_and_reach_as_far_as_e5m2():
@@ -103,11 +115,9 @@ def test_more_digits_and_not_more_scales_make_normal_numbers_exact(form, bits, b
 
 
 def test_what_fp8_can_hold_stays():
-    held = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
-    held = held[held.isfinite()]
-    assert held.max() == E4M3.largest
-    assert torch.equal(as_fp8(held, block=held.numel()), held)
-    assert torch.equal(as_fp8(held * 2.0**-5, block=held.numel(), power_of_two=True), held * 2.0**-5)
+    exact = held(E4M3).float()
+    assert torch.equal(as_fp8(exact, block=exact.numel()), exact)
+    assert torch.equal(as_fp8(exact * 2.0**-5, block=exact.numel(), power_of_two=True), exact * 2.0**-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

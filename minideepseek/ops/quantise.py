@@ -45,6 +45,15 @@ E5M2 = Format(5, 2, 57344.0, torch.float8_e5m2)
 E5M6 = Format(5, 6, (2 - 2**-6) * 2.0**15)
 
 
+def held(form: Format) -> Tensor:
+    """Every number from zero up that ``form`` can hold, in float64: subnormal ones, then binade after binade."""
+    least = 2 - 2 ** (form.exponent - 1)
+    fractions = torch.arange(2**form.mantissa, dtype=torch.float64) / 2**form.mantissa
+    binades = 2.0 ** torch.arange(least, 2 ** (form.exponent - 1) + 1, dtype=torch.float64)
+    numbers = torch.cat([fractions * 2.0**least, ((1 + fractions) * binades[:, None]).flatten()])
+    return numbers[numbers <= form.largest]
+
+
 def rounded(x: Tensor, form: Format) -> Tensor:
     """float32 or float64 x rounded to what ``form`` can hold: ties to the even neighbour, overflow to the largest."""
     x = x.clamp(-form.largest, form.largest)

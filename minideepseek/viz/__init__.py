@@ -22,6 +22,7 @@ ahead       ``chain_diagram``: a module that looks one token further
 sparse      ``index_diagram``, ``selection``: what an index chooses to read
 blocks      ``sight``: what a query sees of compressed text
 streams     ``stream_diagram``, ``birkhoff``: several residual streams, and where the matrices live that mix them
+formats     ``number_lines``: what few bits can say
 pipeline    ``gantt``, ``hands``: what the devices of a pipeline do, when they wait, and what they send
 ledger      ``ledger``: claims, measurements, verdicts
 answers     ``answer``: an answer to open, computed by its cell
@@ -45,6 +46,7 @@ from minideepseek.viz.bricks import block_diagram, gate_picture, norm_picture
 from minideepseek.viz.curves import bars, curves, shares
 from minideepseek.viz.data import band_curve, funnel, pooling, reading_order, resemblance, rows_of_documents, two_rulers
 from minideepseek.viz.experts import Slices, expert_slices, load_map
+from minideepseek.viz.formats import number_lines
 from minideepseek.viz.latent import latent_diagram, matrices
 from minideepseek.viz.ledger import ledger
 from minideepseek.viz.live import live_curve
@@ -93,6 +95,7 @@ __all__ = [
     "near_optimal",
     "next_tokens",
     "norm_picture",
+    "number_lines",
     "parts",
     "pooling",
     "reading_order",
