@@ -1,5 +1,7 @@
 """A run that several processes share is the run of one, whose batch is cut into as many pieces: bit for bit."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 import minideepseek as mds
 from minideepseek import UserError, generations
 from minideepseek.parallel.team import Team, together
-from minideepseek.train import TrainConfig, train
+from minideepseek.train import Interrupted, TrainConfig, train
 from minideepseek.train.metrics import Record, read_metrics
 from minideepseek.train.resume import check_team
 
@@ -62,6 +64,28 @@ def test_a_shared_run_writes_one_set_of_files_and_goes_on_from_them(tmp_path: Pa
         assert_alike(ours, expected)
     assert same_numbers(read_metrics(tmp_path / "metrics.jsonl")) == expected[0]
     assert torch.equal(mds.load(tmp_path).head.weight, expected[1]["head.weight"])
+
+
+def asked_to_stop(out: Path) -> int:
+    """Somebody tells the second process alone."""
+
+    def on_step(record: Record) -> None:
+        if Team.current().rank == 1 and record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        train(V3, tiny_data(), CFG, out=out, on_step=on_step, progress=False)
+    except Interrupted as stop:
+        return stop.signum
+    return 0
+
+
+def test_who_asks_one_to_stop_asks_all_and_fewer_may_go_on(tmp_path: Path) -> None:
+    assert together(asked_to_stop, 2, tmp_path) == [signal.SIGTERM, signal.SIGTERM]
+    assert (tmp_path / "checkpoints" / "step-000003").is_dir()
+    alone = run(CFG, tmp_path, resume=True)  # the same batches, summed in another order
+    expected = run(CFG)
+    assert [record["loss"] for record in alone[0]] == pytest.approx([r["loss"] for r in expected[0]], rel=1e-5)
 
 
 def one_batch_of_its_own() -> torch.Tensor:
