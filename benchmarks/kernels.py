@@ -29,6 +29,7 @@ from torch import Tensor
 
 from minideepseek import ops
 from minideepseek.ops import reference
+from minideepseek.ops.fp8 import Scheme, fp8_linear
 from minideepseek.train.threads import keep_memory
 
 
@@ -42,6 +43,7 @@ LIBRARY: dict[str, Callable[..., Tensor]] = {
     "attention": _fused_attention,
     "attention_mla": _fused_attention,
     "linear": F.linear,
+    "linear_fp8": F.linear,  # what eight bits must be quicker than
 }
 if hasattr(F, "linear_cross_entropy"):  # new in PyTorch 2.13
     LIBRARY["linear_cross_entropy"] = F.linear_cross_entropy
@@ -67,17 +69,20 @@ def form(name: str, who: str) -> Callable[..., Any]:
         from liger_kernel.transformers import functional
 
         return functools.partial(LIGER[name], functional)
+    if name == "linear_fp8":
+        return functools.partial(fp8_linear, scheme=Scheme())
     return getattr(ops, OPERATION.get(name, name))
 
 
 def contenders(name: str, compile: bool) -> list[str]:
     """Who takes part for operation ``name`` here; the first is what the others are compared with."""
-    found = ["library" if name == "linear" else "definition", "ours"]
+    found = ["library" if name in ("linear", "linear_fp8") else "definition", "ours"]
     if DEVICE == "cuda":
         found.append("ours, torch")
-    if name in LIBRARY and name != "linear":
+    if name in LIBRARY and found[0] != "library":
         found.append("library")
-    if compile and name != "experts":  # the number of rows of an expert changes with every batch
+    # The number of an expert's rows changes with every batch; what is simulated nobody wants compiled.
+    if compile and name not in ("experts", "linear_fp8"):
         found.append("compiled")
     if DEVICE == "cuda" and importlib.util.find_spec("liger_kernel") and name in LIGER:
         found.append("liger")

@@ -83,6 +83,10 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         flops = 2 * m * s.width * 2 * s.hidden
         moved = m * s.width + 2 * s.hidden * s.width + 2 * m * s.hidden
         return Problem((make(m, s.width), make(2 * s.hidden, s.width)), (moved, 3 * moved), (flops, 3 * flops))
+    if name == "linear_fp8":  # eight bits are multiplied twice as fast
+        flops = m * s.width * 2 * s.hidden
+        moved = m * s.width + 2 * s.hidden * s.width + 2 * m * s.hidden
+        return Problem((make(m, s.width), make(2 * s.hidden, s.width)), (moved, 3 * moved), (flops, 3 * flops))
     if name == "attention":
         q = make(s.batch, s.heads, s.tokens, s.head)
         k, v = (make(s.batch, s.groups, s.tokens, s.head) for _ in range(2))
@@ -154,6 +158,7 @@ OPS = (
     "rope",
     "swiglu",
     "linear",
+    "linear_fp8",
     "attention",
     "attention_mla",
     "attention_decode",

@@ -68,7 +68,7 @@ def kernel_in(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(torch_form)
         def choose(*args: P.args, **kwargs: P.kwargs) -> R:
             x = args[0] if args else next(iter(kwargs.values()))
-            if _on_triton(x):  # type: ignore[arg-type]
+            if on_triton(x):  # type: ignore[arg-type]
                 return getattr(importlib.import_module(f"minideepseek.kernels.{module}"), name)(*args, **kwargs)
             return torch_form(*args, **kwargs)
 
@@ -77,7 +77,12 @@ def kernel_in(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def _on_triton(x: Tensor) -> bool:
+def on_triton(x: Tensor) -> bool:
+    """Whether an operation on ``x`` runs its kernel.
+
+    Raises:
+        UserError: ``backend("triton")`` is in force, and kernels do not run on such a tensor.
+    """
     if _forced == "triton":
         if x.dtype == torch.float64 or not (x.is_cuda or interpreting()):
             raise UserError(

@@ -14,6 +14,7 @@ so blocks of weights serve both ways, and what was kept of x is rounded once mor
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from minideepseek.ops.backend import on_triton
 from minideepseek.ops.experts import dispatch, experts
 from minideepseek.ops.gate import swiglu
 from minideepseek.ops.matmul import product, weight_gradient
@@ -55,6 +57,13 @@ class Scheme:
             block = getattr(self, name)
             if block is not None and (not isinstance(block, tuple) or len(block) != 2 or min(block) < 1):
                 raise ValueError(f"{name}={block}: rows and columns that share a scale, or None for the whole tensor")
+
+    @property
+    def in_tiles(self) -> bool:
+        """Whether tiles and blocks are V3's, which the kernels in ``minideepseek.kernels.fp8`` multiply."""
+        blocks = self.activations, self.weights, self.gradients
+        in_torch = self.forward.dtype is not None and self.backward.dtype is not None
+        return in_torch and blocks == ((1, 128), (128, 128), (1, 128))
 
     def activation(self, x: Tensor, *, over_tokens: bool = False) -> Tensor:
         """x (N, D) in float32 at least, rounded for a product that sums over channels, or over tokens."""
@@ -95,7 +104,15 @@ def fp8_linear(x: Tensor, weight: Tensor, scheme: Scheme) -> Tensor:
     Returns:
         (..., F) in x's dtype; gradients come in those of x and weight.
     """
+    if scheme.in_tiles and on_triton(x) and _has_eight_bits(x.device):
+        kernel = importlib.import_module("minideepseek.kernels.fp8").fp8_linear
+        return kernel(x, weight, scheme.forward.dtype, scheme.backward.dtype, scheme.power_of_two)
     return _Linear.apply(x, weight, scheme)
+
+
+def _has_eight_bits(device: torch.device) -> bool:
+    """Whether the device multiplies in eight bits: GPUs since Ada and Hopper do, and the interpreter."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def fp8_experts(

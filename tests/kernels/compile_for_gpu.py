@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import triton
-from test_all_ops import INPUTS
+from test_all_ops import INPUTS, Inputs, Make
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction, mangle_type
@@ -42,12 +42,23 @@ SIZES: dict[str, list[tuple]] = {
         (1, 2, 2, 512, 512, 192, 128, True),
         (1, 8, 1, 1, 2048, 128, 128, True),
     ],
+    "fp8_linear": [()],
     "sinkhorn": [(4096, 4)],
     "read_streams": [((64, 4, 7168), False)],
     "write_streams": [((64, 4, 7168), False)],
     "experts": [(2048, 512, 256, 4, 2, None, 4)],
     "latent_attention": [(1, heads, 1, 2048, 576, 512, True) for heads in (16, 128)],
 }
+
+
+def fp8_linear(make: Make) -> Inputs:
+    """Not an operation of its own, but what ``linear`` becomes."""
+    e4m3 = torch.float8_e4m3fn
+    return Inputs((make(512, 1024), make(512, 1024)), (e4m3, e4m3, False))
+
+
+BUILD = {name: build for name, (build, _) in INPUTS.items()} | {"fp8_linear": fp8_linear}
+FILES = KERNELS | {"fp8_linear": "fp8"}
 WITHOUT_GRADIENT = ("latent_attention",)  # with, another operation's kernels run
 MULTIPROCESSORS = 132  # of an H100 or H200
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -107,12 +118,11 @@ def main(names: list[str]) -> None:
     JITFunction.run = compile_instead
     launch.multiprocessors = lambda device: MULTIPROCESSORS
     found = {}
-    for name in names or KERNELS:
-        build, shapes = INPUTS[name]
-        kernel = getattr(importlib.import_module(f"minideepseek.kernels.{KERNELS[name]}"), name)
+    for name in names or FILES:
+        kernel = getattr(importlib.import_module(f"minideepseek.kernels.{FILES[name]}"), name)
         launches.clear()
-        for shape in SIZES.get(name, shapes[:1]):
-            leaves, rest, options = build(
+        for shape in SIZES.get(name) or INPUTS[name][1][:1]:
+            leaves, rest, options = BUILD[name](
                 lambda *size: torch.randn(size, dtype=torch.bfloat16).requires_grad_(), *shape
             )
             with torch.no_grad():

@@ -35,7 +35,7 @@ WRITE_LITTLE = ("_inner_kernel", "_join_kernel")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, "fp8_linear"])
 def test_kernels_compile_for_hopper_and_move_sixteen_bytes_at_a_time(name: str, compiled: dict) -> None:
     assert compiled[name]
     for kernel in compiled[name]:
@@ -47,7 +47,7 @@ def test_kernels_compile_for_hopper_and_move_sixteen_bytes_at_a_time(name: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", [*KERNELS, "fp8_linear"])
 def test_kernels_fit_a_hopper_multiprocessor_and_use_its_tensor_cores(name: str, compiled: dict) -> None:
     for kernel in compiled[name]:
         assert kernel["shared"] <= 232_448, f"{kernel['kernel']} wants more shared memory than a program can have"
