@@ -178,6 +178,19 @@ def test_matrices_of_the_blocks_are_multiplied_in_eight_bits_and_nothing_else(mo
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("name", [name for name in mds.generations if name.endswith("-mini")])
+def test_every_generation_can_be_trained_so(name):
+    model = Transformer(replace(mds.generations[name], vocab_size=64), seed=0)
+    ids = torch.randint(0, 64, (2, 33), generator=torch.Generator().manual_seed(0))
+    exact = model.loss(ids).total.item()
+    with ops.products_in(Scheme()):
+        loss = model.loss(ids).total
+    loss.backward()
+    assert loss.item() != exact
+    assert loss.item() == pytest.approx(exact, rel=2e-3)
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
 def test_a_scale_for_nothing_is_refused():
     with pytest.raises(ValueError, match=r"weights=\(0, 128\)"):
         Scheme(weights=(0, 128))
