@@ -58,14 +58,12 @@ def zero_bubble(stages: int, micros: int) -> Schedule:
     for stage in range(stages):
         ahead = min(stages - 1 - stage, micros)
         order: list[tuple[Kind, int]] = [("F", n) for n in range(ahead)]
-        owed = count()
-        done = 0
+        owed = iter(range(micros))
         for n in range(micros):
             order += [("F", n + ahead), ("I", n)] if n + ahead < micros else [("I", n)]
             if n >= stage or n + ahead >= micros:
                 order.append(("W", next(owed)))
-                done += 1
-        order += [("W", next(owed)) for _ in range(micros - done)]
+        order += [("W", n) for n in owed]
         orders.append(order)
     return _in_line("ZB1P", micros, orders)
 
@@ -136,7 +134,7 @@ def _folded(depth: int, place: int, numbers: list[range], micros: int) -> tuple[
         steps.append((op("B" if n <= place else "I", 1 - n % 2),))
     for _ in range(beyond):
         steps += [(owed.popleft(),), (op("I", 0),)]
-    return (*steps, *((op,) for op in owed))
+    return (*steps, *((late,) for late in owed))
 
 
 def _in_line(name: str, micros: int, orders: list[list[tuple[Kind, int]]]) -> Schedule:
