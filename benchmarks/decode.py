@@ -6,6 +6,9 @@ Both run the same random weights (ours, saved and loaded by transformers), greed
 alone and eight at once, in float32 and in bfloat16. Prefill is the time to the first new token, decode the median
 time of a step after it, told by the tokens as they stream out.
 
+Each also decodes through ``torch.compile``, ours as ``generate(compile=True)`` does, theirs with its forward pass
+compiled: compiling is paid for in the round that is thrown away.
+
 The floor of a decode step is the memory it must read once, weights and cache, at the speed of a large copy here.
 """
 
@@ -31,18 +34,18 @@ CONTEXT, STEPS, BATCHES = 1024, 32, (1, 8)
 Clock = Callable[[torch.Tensor, int], list[float]]
 
 
-def ours(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
-    model = mds.Transformer(cfg, seed=0).to(dtype)
+def ours(cfg: mds.ModelConfig, dtype: torch.dtype, compile: bool) -> Clock:
+    model = mds.Transformer(cfg, seed=0).to(dtype).eval()
 
     def clock(ids: torch.Tensor, steps: int) -> list[float]:
         start = time.process_time()
-        tokens = mds.stream(model, ids, max_new_tokens=steps, temperature=0.0)
+        tokens = mds.stream(model, ids, max_new_tokens=steps, temperature=0.0, compile=compile)
         return [start, *(time.process_time() for _ in tokens)]
 
     return clock
 
 
-def transformers(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
+def transformers(cfg: mds.ModelConfig, dtype: torch.dtype, compile: bool) -> Clock:
     from transformers import AutoModelForCausalLM
     from transformers.generation.streamers import BaseStreamer
 
@@ -56,6 +59,8 @@ def transformers(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
     with tempfile.TemporaryDirectory() as folder:
         mds.Transformer(cfg, seed=0).save(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    if compile:
+        model.forward = torch.compile(model.forward)
 
     def clock(ids: torch.Tensor, steps: int) -> list[float]:
         times = Times()  # its first entry is the prompt
@@ -66,10 +71,12 @@ def transformers(cfg: mds.ModelConfig, dtype: torch.dtype) -> Clock:
 
 
 CONTENDERS: dict[str, Callable[[mds.ModelConfig], Clock]] = {
-    f"{maker.__name__} {name}": functools.partial(maker, dtype=dtype)
+    f"{maker.__name__} {name}{' compiled' * compile}": functools.partial(maker, dtype=dtype, compile=compile)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    for compile in (False, True)
     for maker in (ours, transformers)
 }
+NOT_COMPILED = {"v4": ("ours fp32 compiled", "ours bf16 compiled")}  # its steps differ from place to place
 
 
 def sampler(clock: Clock, vocab_size: int) -> Callable[[], measure.Sample]:
@@ -110,7 +117,8 @@ def main() -> None:
     if args.contender:
         measure.serve(sampler(CONTENDERS[args.contender](cfg), cfg.vocab_size))
         return
-    contenders = [measure.Contender(name, args=(args.shape,)) for name in CONTENDERS]
+    names = [name for name in CONTENDERS if name not in NOT_COMPILED.get(args.shape, ())]
+    contenders = [measure.Contender(name, args=(args.shape,)) for name in names]
     samples = measure.interleave(Path(__file__), contenders, rounds=args.rounds, threads=args.threads)
     floors = {
         f"{batch} {name}": floor_seconds(cfg, batch, size)
@@ -119,9 +127,9 @@ def main() -> None:
     }
     rows = []
     for batch in BATCHES:
-        for name in CONTENDERS:
+        for name in names:
             dtype = name.split()[1]
-            base = f"transformers {dtype}"
+            base, best = f"transformers {dtype}", f"transformers {dtype} compiled"
             decode = measure.spread(samples, name, f"decode {batch}")
             prefill = measure.spread(samples, name, f"prefill {batch}")
             rows.append(
@@ -132,14 +140,25 @@ def main() -> None:
                     f"{batch / decode.median:,.0f}",
                     f"{1e3 * decode.median:.2f}",
                     f"{measure.ratio(samples, base, name, f'decode {batch}'):.2f}",
+                    f"{measure.ratio(samples, best, name, f'decode {batch}'):.2f}",
                     f"{1e3 * floors[f'{batch} {dtype}']:.2f}",
                 ]
             )
-    header = ["", "prefill tokens/s", "x transformers", "decode tokens/s", "ms/step", "x transformers", "floor ms/step"]
+    header = [
+        "",
+        "prefill tokens/s",
+        "x transformers",
+        "decode tokens/s",
+        "ms/step",
+        "x transformers",
+        "x its compiled",
+        "floor ms/step",
+    ]
     text = (
         f"# Reading and writing, {args.shape.upper()}, {args.threads} thread(s), CPU time, {args.rounds} rounds\n\n"
         f"{cfg.n_layers} layers, width {cfg.d_model}, context {CONTEXT}, {STEPS} steps, greedy. Ratios are of times, "
-        f"transformers' to the row's, median (least-greatest) of the rounds.\n\n{measure.table(header, rows)}"
+        f"transformers' of the same type to the row's, median (least-greatest) of the rounds.\n\n"
+        f"{measure.table(header, rows)}"
     )
     measure.write_result(
         f"decode-{args.shape}", {"config": str(cfg), "samples": samples, "floor seconds/step": floors}, text

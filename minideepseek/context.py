@@ -183,7 +183,10 @@ class Context:
         """
         if self.segments is None and (self.cache is None or self.positions.ndim == 1):
             return None
-        return self.once(("visible", n_keys), lambda: self._visible(n_keys))
+        mask = self._memo.get("visible")
+        if mask is None or mask.shape[-1] != n_keys:  # with its size for a key it would be compiled anew at each step
+            mask = self._memo["visible"] = self._visible(n_keys)
+        return mask
 
     def _visible(self, n_keys: int) -> Tensor:
         if self.segments is not None:

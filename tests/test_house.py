@@ -15,7 +15,7 @@ PACKAGE = "minideepseek"
 # From the ground up. A module imports from its own floor or from below, never from above.
 FLOORS = [
     {"errors"},
-    {"files", "kernels", "data"},
+    {"files", "compiling", "kernels", "data"},
     {"ops"},
     {"context"},
     {"layers"},

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from minideepseek.compiling import or_plain
+from minideepseek.context import Context
 from minideepseek.errors import UserError
 from minideepseek.generate.sampling import Sampling
 from minideepseek.generate.speculate import Speculation, speculate
 from minideepseek.model import Transformer
 
 Prompts = Tensor | Sequence[Sequence[int] | Tensor]
+Step = Callable[[Transformer, Tensor, Context], Tensor]
 
 
 def _batch(model: Transformer, ids: Prompts) -> tuple[Tensor, Tensor]:
@@ -50,6 +55,7 @@ def stream(
     seed: int | None = None,
     eos_id: int | None = None,
     speculative: bool | Speculation = False,
+    compile: bool = False,
 ) -> Iterator[Tensor]:
     """Yield the next token of every prompt, (B,) int64, step by step.
 
@@ -59,10 +65,12 @@ def stream(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     if max_new_tokens < 0:
         raise UserError(f"max_new_tokens={max_new_tokens} must not be negative")
+    if compile and speculative is not False:
+        raise UserError("compile=True does not go with speculative decoding; choose one of them")
     rows, lengths = _batch(model, ids)
     generator = None if seed is None else torch.Generator(rows.device).manual_seed(seed)
     if speculative is False:
-        steps = _stream(model, rows, lengths, max_new_tokens, sampling, generator, eos_id)
+        steps = _stream(model, rows, lengths, max_new_tokens, sampling, generator, eos_id, compile)
     else:
         steps = speculate(
             model,
@@ -86,20 +94,29 @@ def _stream(
     sampling: Sampling,
     generator: torch.Generator | None,
     eos_id: int | None,
+    compile: bool,
 ) -> Iterator[Tensor]:
     batch, width = rows.shape
     ragged = bool((lengths < width).any())
     if max_new_tokens == 0:
         return
     cache = model.new_cache(batch, width + min(max_new_tokens, 1024))  # it grows; many texts end long before
+    if compile and cache.spare is not None:
+        raise UserError(
+            "compile=True: this model's layers keep windows and blocks, so that steps differ from place to place, and "
+            "each would be compiled anew; decode without it"
+        )
     # Short rows are padded on the right: what the padding writes into the cache stands at positions that the row's
     # own tokens overwrite before anything may look at them, or is not written where the cache is told not to. So the
     # prompt runs as one plain causal pass.
     hidden = model.hidden(rows, model.context(rows, cache=cache, lengths=lengths if ragged else None))
-    last = hidden[torch.arange(batch, device=rows.device), lengths - 1]  # (B, D): only this row of logits is needed
+    logits = model.logits(hidden[torch.arange(batch, device=rows.device), lengths - 1])  # only these rows are needed
+    next_logits: Step = _next_logits
+    if compile:
+        next_logits = or_plain(lambda: _compiled(), next_logits, warn=_warn)
     ended = torch.zeros(batch, dtype=torch.bool, device=rows.device)
     for step in range(max_new_tokens):
-        token = sampling.draw(model.logits(last), generator)
+        token = sampling.draw(logits, generator)
         if eos_id is not None:
             token = token.masked_fill(ended, eos_id)
             ended |= token == eos_id
@@ -108,7 +125,21 @@ def _stream(
             return
         positions = (lengths + step)[:, None] if ragged else None
         ids = token[:, None]
-        last = model.hidden(ids, model.context(ids, cache=cache, positions=positions))[:, -1]
+        logits = next_logits(model, ids, model.context(ids, cache=cache, positions=positions))
+
+
+def _next_logits(model: Transformer, ids: Tensor, ctx: Context) -> Tensor:
+    """One step: the newest token of each row (B, 1) -> logits of the next (B, V)."""
+    return model.logits(model.hidden(ids, ctx)[:, -1])
+
+
+@functools.cache
+def _compiled() -> Step:
+    return torch.compile(_next_logits, dynamic=True)  # one graph for texts and caches of every length
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
 def generate(
@@ -122,6 +153,7 @@ def generate(
     seed: int | None = None,
     eos_id: int | None = None,
     speculative: bool | Speculation = False,
+    compile: bool = False,
 ) -> Tensor | list[list[int]]:
     """Continue prompts.
 
@@ -137,6 +169,9 @@ def generate(
         speculative: let the modules that look ahead draft and the model judge several tokens in one pass: the same
             greedy text (but for ties in the last bit), drawn text of the same distribution, sooner. A ``Speculation``
             counts what was accepted.
+        compile: let ``torch.compile`` make one loop of what a step does piece by piece; needs a C++ compiler. The first
+            steps take a minute, which pays back over thousands of tokens; the text is the same but for ties in the
+            last bit.
 
     Returns:
         For a tensor: prompts and continuations, (B, T + new), rows that ended early filled up with ``eos_id``.
@@ -144,7 +179,7 @@ def generate(
 
     Raises:
         UserError: an empty prompt, ids outside the vocabulary, sampling settings out of range, or speculation with a
-            model that has no modules that look ahead.
+            model that has no modules that look ahead; ``compile`` together with it, or with a model that forgets (V4).
     """
     steps = stream(
         model,
@@ -156,6 +191,7 @@ def generate(
         seed=seed,
         eos_id=eos_id,
         speculative=speculative,
+        compile=compile,
     )
     new = list(steps)
     if isinstance(ids, Tensor):

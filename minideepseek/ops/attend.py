@@ -95,14 +95,16 @@ def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Te
     # To the library's one call the heads of a group are queries of one sequence. In float32 it reads best where a
     # core's own cache nearly holds the keys, or many heads share them; otherwise two products read faster.
     whole = queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1]
-    if whole and (k.nbytes < 2**21 or heads >= 8 * groups):
+    # (A compiled step takes it always: an answer that changes as the text grows would be compiled anew.)
+    if whole and (torch.compiler.is_compiling() or heads >= 8 * groups or k.nbytes < 2**21):
         y = F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale)
         return y.reshape(q.shape)
     rows, k, v = (q * scale).reshape(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
     # oneDNN compiles a bfloat16 product for every new shape, and each step of a decode has a key more than the last.
-    # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 63.
-    cut = keys // 64 * 64 if q.dtype == torch.bfloat16 else 0
-    if 0 < cut < keys:
+    # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 64, none of one key: the
+    # compiler would make a case of its own of that.
+    cut = max(keys - 2, 0) // 64 * 64 if q.dtype == torch.bfloat16 else 0
+    if cut:
         scores = torch.cat([torch.bmm(k[:, :cut], rows), torch.bmm(k[:, cut:], rows)], 1).mT
     else:
         scores = torch.bmm(k, rows).mT  # (B·G, H/G·T, S); products like the few rows second
@@ -115,7 +117,7 @@ def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Te
     p = scores.softmax(-1)
     if hidden is not None:  # the softmax of nothing is 0/0
         p = p.masked_fill(hidden, 0.0)
-    if 0 < cut < keys:
+    if cut:
         y = torch.baddbmm(torch.bmm(p[..., :cut], v[:, :cut]), p[..., cut:], v[:, cut:])
     else:
         y = torch.bmm(p, v)

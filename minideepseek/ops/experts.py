@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from minideepseek.ops.backend import kernel_in, needs_grad, on_cpu
+from minideepseek.ops.backend import kernel_in, needs_grad
 from minideepseek.ops.gate import limit_needed, swiglu_backward, swiglu_forward
-from minideepseek.ops.matmul import MKL_IS_SLOW, product, weight_gradient
+from minideepseek.ops.matmul import MKL_IS_SLOW, product, times_vector, weight_gradient
 
 FEW = 16  # tokens: more would feel the needless products
 # Multiples to fill up to, where the library compiles a product for each number of rows that it meets.
@@ -49,8 +49,10 @@ def experts(
     Returns:
         (N, D) in x's dtype. An expert that nobody chose gets a gradient of zeros.
     """
-    if on_cpu(x) and 0 < len(x) <= FEW and not needs_grad(x, gate_up, down, weights):
-        return (_all if indices.numel() >= len(gate_up) else _chosen)(x, gate_up, down, indices, weights, limit)
+    few = x.device.type == "cpu" and 0 < len(x) <= FEW and not needs_grad(x, gate_up, down, weights)
+    if few and not torch.is_autocast_enabled("cpu"):
+        sparse = _looked_up if torch.compiler.is_compiling() else _chosen
+        return (_all if indices.numel() >= len(gate_up) else sparse)(x, gate_up, down, indices, weights, limit)
     return _Experts.apply(x, gate_up, down, indices, weights, limit)
 
 
@@ -68,6 +70,15 @@ def _chosen(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: 
     return F.embedding_bag(slot, out, mode="sum", per_sample_weights=weights.to(x.dtype))
 
 
+def _looked_up(
+    x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None
+) -> Tensor:
+    """``_chosen`` for the compiler, which cannot follow a list, but fuses a lookup with what reads it. No gradient."""
+    hidden = times_vector(gate_up[indices], x[:, None, None]).to(x.dtype)  # (N, K, 2F)
+    act = swiglu_forward(hidden, limit)[0] * weights[..., None]
+    return times_vector(down[indices], act[:, :, None]).sum(1).to(x.dtype)
+
+
 def _all(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None) -> Tensor:
     """A few tokens that between them choose most experts: every token through all, weighted by zero where not chosen.
 
@@ -76,7 +87,10 @@ def _all(x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Ten
     hidden = product(x, gate_up.flatten(0, 1)).view(len(x), len(gate_up), -1)  # (N, E, 2F)
     act, _ = swiglu_forward(hidden, limit)
     weight = act.new_zeros(act.shape[:2]).scatter_add_(1, indices, weights.to(act.dtype))
-    return torch.bmm((act * weight[..., None]).transpose(0, 1), down.mT).sum(0)
+    act = act * weight[..., None]
+    if x.dtype == torch.float32 and len(x) <= 8:  # the quicker order
+        return torch.bmm(down, act.permute(1, 2, 0)).sum(0).t()
+    return torch.bmm(act.transpose(0, 1), down.mT).sum(0)
 
 
 class Dispatch(NamedTuple):

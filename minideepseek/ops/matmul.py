@@ -30,11 +30,28 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (..., F).
     """
+    if torch.compiler.is_compiling() and one_row(x) and not needs_grad(x, weight):
+        return times_vector(weight, x.flatten()).to(x.dtype).view(*x.shape[:-1], -1)
     if not _gains(x):
         return F.linear(x, weight)
     if needs_grad(x, weight):
         return _Linear.apply(x, weight)
     return product(x, weight)
+
+
+def one_row(x: Tensor) -> bool:
+    """Whether ``x`` (..., D) is a single row, on the CPU: a step of one text's decode."""
+    return x.device.type == "cpu" and x.numel() == x.shape[-1]
+
+
+def times_vector(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (..., F, D), x broadcast against it -> (..., F), summed and returned in float32 at least.
+
+    For the compiler, which makes one loop of it, and of the lookup of ``weight`` if it is one: each number is read
+    once, where it lies. PyTorch itself would write all the products down first.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (weight.to(wide) * x.to(wide)).sum(-1)
 
 
 def _gains(x: Tensor) -> bool:
@@ -50,11 +67,11 @@ def product(a: Tensor, b: Tensor, *, small: int = 2**14) -> Tensor:
     """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient. Of fewer than ``small`` elements, ``b`` is left to MKL."""
     if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < small or not MKL_IS_SLOW:
         return F.linear(a, b)
+    (many, width), rows = b.shape, a.numel() // a.shape[-1]
     if torch.compiler.is_compiling():
-        return _opaque_product(a, b)
+        return F.linear(a, b) if rows <= 8 and b.numel() < 2**17 else _opaque_product(a, b)  # to be called costs, too
     # With few rows, as in a decode, a product only waits for ``b`` to arrive from memory, and what matters is in which
     # order it is read.
-    (many, width), rows = b.shape, a.numel() // a.shape[-1]
     if rows == 1 and a.ndim < 4 and many % 16 == 0 and b.is_contiguous():
         columns = a.expand(many // 16, 1, width).mT  # a reshape has other strides, which send bmm a slower way
         return torch.bmm(b.view(-1, 16, width), columns).view(*a.shape[:-1], many)

@@ -1,4 +1,4 @@
-"""torch.compile where it works, the plain passes where it does not."""
+"""The passes of training, compiled or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from minideepseek.compiling import or_plain
 from minideepseek.context import Routes
 from minideepseek.model import Transformer
 
@@ -37,25 +38,11 @@ def passes(model: Transformer, *, compile: bool, warn: Callable[[str], None]) ->
         (losses["total"] if weight == 1.0 else losses["total"] * weight).backward()
         return {name: value.detach() for name, value in losses.items()}
 
+    def forget() -> None:
+        for p in model.parameters():
+            p.grad = None
+
+    plain = partial(run, objective)
     if not compile:
-        return partial(run, objective)
-    chosen: Objective = torch.compile(objective)
-    proven = False
-
-    def careful(ids: Tensor, weight: float, routes: Routes | None) -> dict[str, Tensor]:
-        nonlocal chosen, proven
-        if proven:
-            return run(chosen, ids, weight, routes)
-        try:
-            losses = run(chosen, ids, weight, routes)
-        except Exception as error:  # no compiler, no support, a bug in it: the plain passes tell the true errors
-            reason = (str(error).strip().splitlines() or [""])[0]
-            warn(f"torch.compile is not possible here ({type(error).__name__}: {reason[:200]}); going on without it")
-            chosen = objective
-            for p in model.parameters():
-                p.grad = None
-            losses = run(chosen, ids, weight, routes)
-        proven = True
-        return losses
-
-    return careful
+        return plain
+    return or_plain(lambda: partial(run, torch.compile(objective)), plain, warn=warn, undo=forget)
