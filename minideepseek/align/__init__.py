@@ -1,6 +1,6 @@
 """From a model that continues texts to one that answers questions: tuning, preferences, reinforcement, distilling."""
 
-from minideepseek.align.batch import Batch, Example, encode_example, pack, pad
+from minideepseek.align.batch import Batch, Example, encode_example, encode_prompt, pack, pad
 from minideepseek.align.distill import OnPolicyConfig, on_policy_distill, rejection_sample
 from minideepseek.align.evaluate import Accuracy, examine
 from minideepseek.align.grpo import GRPOConfig, grpo
@@ -28,6 +28,7 @@ __all__ = [
     "demonstrations",
     "dpo",
     "encode_example",
+    "encode_prompt",
     "examine",
     "grpo",
     "kept_format",

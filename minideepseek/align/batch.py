@@ -56,9 +56,14 @@ class Batch:
         return values.new_zeros(*self.mask.shape, *values.shape[1:]).masked_scatter(mask, values)
 
 
+def encode_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """A prompt as tokens, behind an end-of-sentence token: so texts begin in pre-training, and in ``generate``."""
+    return [tokenizer.eos_id, *tokenizer.encode(text)]
+
+
 def encode_example(tokenizer: Tokenizer, prompt: str, response: str) -> Example:
-    """The example that these texts make: begin-of-sentence in front, end-of-sentence behind."""
-    return Example(tokenizer.encode(prompt, bos=True), [*tokenizer.encode(response), tokenizer.eos_id])
+    """The example that these texts make; the response ends with an end-of-sentence token."""
+    return Example(encode_prompt(tokenizer, prompt), [*tokenizer.encode(response), tokenizer.eos_id])
 
 
 def pad(examples: Sequence[Example]) -> Batch:
@@ -123,5 +128,5 @@ def _check(examples: Sequence[Example]) -> None:
         if not prompt or not response:
             raise UserError(
                 f"example {number} has {len(prompt)} tokens of prompt and {len(response)} of response; it needs both: "
-                "a prompt begins with the begin-of-sentence token, a response ends with the end-of-sentence token"
+                "an end-of-sentence token at least, before the prompt and behind the response"
             )

@@ -31,6 +31,8 @@ class Accuracy:
         error: standard error of ``pass_at[1]`` over problems.
         formatted: share of responses that keep to the format.
         length: mean length of responses in tokens.
+        unfinished: share of responses that did not end in the room they had; V1 counts as such answers that repeat
+            themselves for ever (report, section 4).
         problems: how many.
     """
 
@@ -39,6 +41,7 @@ class Accuracy:
     error: float
     formatted: float
     length: float
+    unfinished: float
     problems: int
 
 
@@ -105,7 +108,7 @@ def examine(
     ks = sorted({2**i for i in range(attempts.bit_length())} | {attempts})
     counts: list[int] = []
     majority: dict[int, float] = dict.fromkeys(ks, 0.0)
-    formatted = tokens = 0
+    formatted = tokens = unfinished = 0
     size = max(1, at_once // attempts)
     for start in range(0, len(problems), size):
         found = rollout(
@@ -121,6 +124,7 @@ def examine(
         right = [problem.solved_by(answer) for problem, answer in zip(found.problems, answers, strict=True)]
         formatted += sum(parse(text) is not None for text in found.texts)
         tokens += int(found.samples.lengths.sum())
+        unfinished += int((~found.samples.ended).sum())
         for first in range(0, len(answers), attempts):
             own = slice(first, first + attempts)
             counts.append(sum(right[own]))
@@ -135,5 +139,6 @@ def examine(
         error=math.sqrt(spread / len(shares)),
         formatted=formatted / (attempts * len(problems)),
         length=tokens / (attempts * len(problems)),
+        unfinished=unfinished / (attempts * len(problems)),
         problems=len(problems),
     )

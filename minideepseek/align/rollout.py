@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from minideepseek.align.batch import Batch, Example, pad
+from minideepseek.align.batch import Batch, Example, encode_prompt, pad
 from minideepseek.context import Routes
 from minideepseek.data.tasks import Problem
 from minideepseek.data.tokenizer import Tokenizer
@@ -241,7 +241,7 @@ def rollout(
     repeated = [problem for problem in problems for _ in range(group)]
     samples = sample(
         model,
-        [tokenizer.encode(problem.prompt, bos=True) for problem in repeated],
+        [encode_prompt(tokenizer, problem.prompt) for problem in repeated],
         sampling=sampling,
         max_new_tokens=max_new_tokens,
         eos_id=tokenizer.eos_id,

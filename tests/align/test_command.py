@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import minideepseek as mds
+from minideepseek import checkpoint
+from minideepseek.align import SFTConfig, warmed_up
 from minideepseek.cli import main
+from minideepseek.data.tasks import Addition, answer_of, practice_problems
 from minideepseek.data.tokenizer import Tokenizer
 
 QUICK = ("--task", "addition:digits=1", "--steps", "3")
@@ -61,6 +64,19 @@ def test_a_tuned_model_practises_is_examined_and_teaches(
     teaching = ("--teacher", str(warm), "--out", str(tmp_path / "taught"), *QUICK)
     assert call("align", "consult", str(warm), *teaching, "--batch-size", "2", "--max-new-tokens", "3") == 0
     assert mds.load(tmp_path / "taught").cfg == mds.load(warm).cfg
+
+
+def test_a_tuned_model_answers_when_it_is_asked_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``generate`` begins a text as ``align`` does."""
+    out = tmp_path / "adder"
+    model, tokenizer = warmed_up(Addition(digits=1), cfg=SFTConfig(steps=200, lr=1e-2), progress=False)
+    checkpoint.save(model, out, tokenizer=tokenizer)
+    right = 0
+    for problem in practice_problems(Addition(digits=1), 10, seed=1):
+        capsys.readouterr()
+        assert call("generate", str(out), "--prompt", problem.prompt, "--temperature", "0") == 0
+        right += problem.solved_by(answer_of(capsys.readouterr().out.strip().removeprefix(problem.prompt)))
+    assert right > 7
 
 
 def test_a_teacher_that_is_never_right_is_refused(

@@ -7,7 +7,7 @@ import torch
 
 from minideepseek import UserError
 from minideepseek.align import logprobs
-from minideepseek.align.batch import pad
+from minideepseek.align.batch import encode_prompt, pad
 from minideepseek.align.distill import (
     OnPolicyConfig,
     distil_loss,
@@ -52,7 +52,7 @@ def test_only_right_and_finished_answers_are_kept_each_text_once() -> None:
     model = taught(SUMS, 150, wrong=0.3)
     problems = practice_problems(SUMS, 40, seed=1)
     kept = rejection_sample(model, TOKENIZER, problems, attempts=6, most=6, max_new_tokens=12)
-    by_prompt = {tuple(TOKENIZER.encode(problem.prompt, bos=True)): problem for problem in problems}
+    by_prompt = {tuple(encode_prompt(TOKENIZER, problem.prompt)): problem for problem in problems}
     texts = []
     for prompt, response in kept:
         problem, text = by_prompt[tuple(prompt)], TOKENIZER.decode(response)
@@ -69,7 +69,7 @@ def test_only_right_and_finished_answers_are_kept_each_text_once() -> None:
 
 def test_what_is_wanted_is_up_to_the_reward() -> None:
     model = taught(SUMS, 100, wrong=0.5)
-    problems = practice_problems(SUMS, 20)
+    problems = list({problem.prompt: problem for problem in practice_problems(SUMS, 20)}.values())
 
     def anything(problem: Problem, text: str) -> float:
         return 0.0

@@ -71,6 +71,7 @@ def test_an_exam_counts_what_the_model_writes(tokenizer: Tokenizer) -> None:
     assert found.pass_at == dict.fromkeys([1, 2, 4, 6], 0.0)  # it has learnt nothing
     assert (found.error, found.formatted, found.problems) == (0.0, 0.0, 5)
     assert 4 < found.length <= 8
+    assert 0.2 < found.unfinished < 1
     again = examine(model, tokenizer, problems, attempts=6, max_new_tokens=8, at_once=12)
     assert found == again
 

@@ -35,6 +35,11 @@ def short(problem: Problem, text: str) -> float:
     return float(len(text) < 4)
 
 
+def even(problem: Problem, text: str) -> float:
+    """A reward that half of all responses earn."""
+    return float(len(text) % 2 == 0)
+
+
 def nothing(problem: Problem, text: str) -> float:
     """A reward that never comes."""
     return 0.0
@@ -68,7 +73,7 @@ def test_fine_tuning_on_faulty_demonstrations_and_then_practice_raises_accuracy(
 @pytest.mark.parametrize("divergence", ["k3", "unbiased"])
 def test_any_reward_will_do(divergence: str) -> None:
     model = fresh()
-    cfg = replace(QUICK, steps=12, questions=16, divergence=divergence)
+    cfg = replace(QUICK, steps=20, questions=16, divergence=divergence)
     records = grpo(model, TOKENIZER, PROBLEMS, short, cfg, progress=False)
     assert records[-1]["reward"] > records[0]["reward"] + 0.3
     assert records[-1]["length"] < records[0]["length"]
@@ -78,8 +83,8 @@ def test_process_supervision_learns_from_steps_where_no_answer_is_right() -> Non
     model = fresh()
     sft(
         model,
-        demonstrations(TASK, TOKENIZER, 400, flaws=Flaws(wrong=0.5)),
-        SFTConfig(steps=120, lr=1e-2),
+        demonstrations(TASK, TOKENIZER, 400, flaws=Flaws(wrong=0.3)),
+        SFTConfig(steps=250, lr=1e-2),
         progress=False,
     )
     never = replace(QUICK, steps=15, questions=16, max_new_tokens=12, supervision="process", beta=0.0)
@@ -117,7 +122,7 @@ def test_every_generation_practises_and_its_first_update_is_on_policy(name: str)
     model = Transformer(replace(MINIS[name], vocab_size=TOKENIZER.vocab_size, mtp=None), seed=0)
     before = parameters(model).clone()
     cfg = replace(QUICK, steps=1, epochs=1, clip_low=1e-3, clip_high=1e-3)
-    (record,) = grpo(model, TOKENIZER, PROBLEMS, short, cfg, progress=False)
+    (record,) = grpo(model, TOKENIZER, PROBLEMS, even, cfg, progress=False)
     assert 0 < record["reward"] < 1
     assert record["clipped"] == 0.0  # sampler and trainer agree within a thousandth
     assert record["kl"] == pytest.approx(0.0, abs=1e-6)
@@ -210,9 +215,6 @@ def test_a_full_batch_of_flat_groups_is_still_a_batch() -> None:
 @pytest.mark.parametrize("option", ["keep_mask", "keep_routing"])
 def test_without_what_the_sampler_knew_the_first_update_is_off_policy_already(option: str) -> None:
     """With it the ratio of every token is 1, and nothing is clipped."""
-
-    def even(problem: Problem, text: str) -> float:
-        return float(len(text) % 2 == 0)
 
     def clipped(kept: bool) -> float:
         sparse = replace(SPARSE, d_model=32, vocab_size=TOKENIZER.vocab_size)

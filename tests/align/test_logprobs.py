@@ -47,7 +47,7 @@ def test_a_prompt_is_read_and_its_response_is_what_counts(tokenizer: Tokenizer) 
         ["7", tokenizer.eos],
         ["1", "5", tokenizer.eos],
     ]
-    assert batch.ids[:, 0].tolist() == [tokenizer.bos_id] * 2
+    assert batch.ids[:, 0].tolist() == [tokenizer.eos_id] * 2
 
 
 @pytest.mark.parametrize("examples", [[], [Example([], [1])], [Example([1], [2]), Example([1], [])]])

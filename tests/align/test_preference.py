@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from minideepseek import UserError
-from minideepseek.align.batch import Example, pad
+from minideepseek.align.batch import Example, encode_prompt, pad
 from minideepseek.align.preference.dpo import DPOConfig, Pair, dpo, dpo_loss, pair_logprobs, preference_pairs
 from minideepseek.align.preference.reward_model import (
     RewardModel,
@@ -152,7 +152,7 @@ def test_pairs_are_made_of_the_best_and_the_worst_of_a_group(tokenizer: Tokenize
     pairs = preference_pairs(found, reward)
     odd = [problem for problem in problems if problem.numbers[0] % 2]
     assert 0 < len(odd) < 6
-    assert [pair.prompt for pair in pairs] == [tokenizer.encode(problem.prompt, bos=True) for problem in odd]
+    assert [pair.prompt for pair in pairs] == [encode_prompt(tokenizer, problem.prompt) for problem in odd]
     for pair, problem in zip(pairs, odd, strict=True):
         own = [text for text, asked in zip(found.texts, found.problems, strict=True) if asked is problem]
         assert len(tokenizer.decode(pair.chosen)) == min(map(len, own))
@@ -215,6 +215,6 @@ def test_a_learnt_reward_is_a_reward_like_any_other(tokenizer: Tokenizer) -> Non
     reward = learnt(judge, tokenizer)
     problem = practice_problems(Addition(), 1)[0]
     assert reward(problem, "85") != reward(problem, "8")
-    ids = [[*tokenizer.encode(problem.prompt, bos=True), *tokenizer.encode("85"), tokenizer.eos_id]]
+    ids = [[*encode_prompt(tokenizer, problem.prompt), *tokenizer.encode("85"), tokenizer.eos_id]]
     hidden = judge.model.hidden(torch.tensor(ids), judge.model.context(torch.tensor(ids)))
     assert reward(problem, "85") == pytest.approx((hidden[0, -1] @ judge.score).item(), rel=1e-5)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from minideepseek import UserError
+from minideepseek.align.batch import encode_prompt
 from minideepseek.align.logprobs import response_logprobs
 from minideepseek.align.rollout import Samples, rollout, sample
 from minideepseek.data.tasks import Addition, practice_problems
@@ -141,7 +142,7 @@ def test_a_rollout_has_groups_of_texts_and_the_examples_to_learn_from(tokenizer:
     assert found.problems == [problem for problem in problems for _ in range(4)]
     assert len(set(found.texts)) > 6
     for problem, text, example in zip(found.problems, found.texts, found.examples(), strict=True):
-        assert example.prompt == tokenizer.encode(problem.prompt, bos=True)
+        assert example.prompt == encode_prompt(tokenizer, problem.prompt)
         assert tokenizer.decode(example.response) == text
 
 

@@ -45,11 +45,11 @@ def test_a_task_is_learnt_from_demonstrations(row: int) -> None:
     tokenizer = tokenizer_for(task)
     model = Transformer(replace(TINY, d_model=32, vocab_size=tokenizer.vocab_size, init_std=None), seed=0)
     examples = demonstrations(task, tokenizer, 300)
-    records = sft(model, examples, SFTConfig(steps=150, lr=1e-2, row=row), progress=False)
-    assert [record["step"] for record in records] == list(range(1, 151))
+    records = sft(model, examples, SFTConfig(steps=220, lr=1e-2, row=row), progress=False)
+    assert [record["step"] for record in records] == list(range(1, 221))
     assert records[-1]["loss"] < 0.1 < 2 < records[0]["loss"]
     found = examine(model, tokenizer, practice_problems(task, 40, seed=9), attempts=1, max_new_tokens=12)
-    assert found.pass_at[1] > 0.8
+    assert found.pass_at[1] > 0.8  # over four seeds 0.9 to 1
     assert found.formatted > 0.9
 
 
