@@ -9,6 +9,7 @@ overlap     ``side_by_side``: a pair of passes in pieces, one computed while the
 run         ``run_schedule``: any of them, worked through by processes
 eplb        ``place``, ``place_by_groups``: where experts and their replicas live
 traffic     ``traffic``: copies of tokens between nodes and within
+memory      ``memory``: what a device must remember of a divided model
 experts     ``parallel_experts``: the mixture whose experts are elsewhere
 team        ``Team``, ``joined``, ``together``: processes that train as one (``train.train`` asks for them)
 ==========  =======================================================================
@@ -16,6 +17,7 @@ team        ``Team``, ``joined``, ``together``: processes that train as one (``t
 
 from minideepseek.parallel.eplb import Placement, place, place_by_groups
 from minideepseek.parallel.experts import parallel_experts
+from minideepseek.parallel.memory import Division, Memory, memory
 from minideepseek.parallel.overlap import Layer, one_after_the_other, side_by_side
 from minideepseek.parallel.pipeline import Costs, Op, Schedule, Timeline, check, simulate
 from minideepseek.parallel.run import run_schedule
@@ -26,7 +28,9 @@ from minideepseek.parallel.traffic import Cluster, Traffic, traffic
 __all__ = [
     "Cluster",
     "Costs",
+    "Division",
     "Layer",
+    "Memory",
     "Op",
     "Placement",
     "Schedule",
@@ -38,6 +42,7 @@ __all__ = [
     "dual_pipe_v",
     "gpipe",
     "joined",
+    "memory",
     "one_after_the_other",
     "one_f_one_b",
     "parallel_experts",
