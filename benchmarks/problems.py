@@ -41,6 +41,7 @@ SHAPE = {
     ),
 }[DEVICE]  # fmt: skip
 STREAMS = 4
+INDEX = {"cpu": (4, 32), "cuda": (64, 128)}[DEVICE]  # heads of an indexer, and their channels
 MLA_WIDTHS, LATENT, CACHED = {"cpu": ((48, 32), (64, 16), 4096), "cuda": ((192, 128), (512, 64), 16384)}[DEVICE]
 
 
@@ -129,6 +130,14 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         return Problem(
             (make(m, s.width), *weights), (moved, 3 * moved), (flops, 3 * flops), (indices, scores.to(dtype))
         )
+    if name == "index_scores":
+        heads, channels = INDEX
+        q, w = make(s.batch, s.tokens, heads, channels), torch.rand(s.batch, s.tokens, heads, device=DEVICE)
+        flops = 2 * q.numel() * s.tokens
+        scores = 4 * s.batch * s.tokens**2 // dtype.itemsize  # float32
+        moved = q.numel() + scores
+        inputs = q, w.requires_grad_(), make(s.batch, s.tokens, channels)
+        return Problem(inputs, (moved, 3 * moved), (flops, 4 * flops))
     if name == "sinkhorn":
         logits = make(m, STREAMS, STREAMS).float().detach().requires_grad_()
         numbers = 4 * logits.numel() // dtype.itemsize  # all of it float32
@@ -166,6 +175,7 @@ OPS = (
     "linear_cross_entropy",
     "linear_log_probs",
     "experts",
+    "index_scores",
     "sinkhorn",
     "read_streams",
     "write_streams",

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from minideepseek import ops
 from minideepseek.context import Context
 from minideepseek.layers.fp4 import FP4
 from minideepseek.layers.fp8 import FP8
@@ -26,7 +27,6 @@ from minideepseek.layers.linear import Linear
 from minideepseek.layers.rope import RoPE
 
 AT_ONCE = 2**24  # products of queries and keys held at a time; scoring a long prompt goes piece by piece
-FEW = 4  # queries a row, up to which scoring reads the keys as a decode does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +122,7 @@ class LightningIndexer(nn.Module):
 
 def index_scores(question: Question, keys: Tensor) -> Tensor:
     """I of every query and every key (B, S, d^I), whatever may be seen: (B, T, S), float32 at least."""
-    queries, weights = question
-    batch, tokens, heads, _ = queries.shape
-    if tokens <= FEW:
-        # bfloat16 products are compiled for each new shape, and a decode has one key more at each step: cut here, the
-        # long part keeps its shape for 64 steps.
-        cut = keys.shape[1] // 64 * 64 if keys.dtype == torch.bfloat16 else 0
-        if 0 < cut < keys.shape[1]:
-            return torch.cat([_few(question, part) for part in (keys[:, :cut], keys[:, cut:])], -1)
-        return _few(question, keys)
-    products = (queries.flatten(1, 2) @ keys.mT).to(weights.dtype).relu().view(batch, tokens, heads, -1)
-    return (weights[:, :, None] @ products).squeeze(2)
-
-
-def _few(question: Question, keys: Tensor) -> Tensor:
-    """``index_scores`` of a few queries: with these second, a product is several times as quick."""
-    queries, weights = question
-    products = torch.bmm(keys, queries.flatten(1, 2).mT).relu_().to(weights.dtype)  # (B, S, T·H)
-    each = zip(products.split(queries.shape[2], -1), weights.unbind(1), strict=True)
-    return torch.cat([product @ weight[..., None] for product, weight in each], -1).mT
+    return ops.index_scores(question.queries, question.weights, keys)
 
 
 class Picked(NamedTuple):

@@ -8,6 +8,7 @@ Products of layers may be taken in FP8 (``products_in`` says when).
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
 from minideepseek.ops.gate import swiglu
+from minideepseek.ops.index import index_scores
 from minideepseek.ops.latent import latent_attention
 from minideepseek.ops.loss import linear_cross_entropy, linear_log_probs
 from minideepseek.ops.norm import add_rms_norm, rms_norm
@@ -20,6 +21,7 @@ __all__ = [
     "attention",
     "backend",
     "experts",
+    "index_scores",
     "latent_attention",
     "linear",
     "linear_cross_entropy",

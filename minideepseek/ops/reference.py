@@ -76,6 +76,12 @@ def latent_attention(
     return attention(q, keys, keys[..., :d_value], scale=scale, causal=causal, mask=mask)
 
 
+def index_scores(queries: Tensor, weights: Tensor, keys: Tensor) -> Tensor:
+    """See ``ops.index_scores``."""
+    products = torch.einsum("bthd,bsd->bths", queries, keys)
+    return torch.einsum("bth,bths->bts", wide(weights), wide(products).relu())
+
+
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
     """See ``ops.linear_cross_entropy``."""
     return F.cross_entropy(wide(hidden @ weight.T), targets, ignore_index=ignore_index)

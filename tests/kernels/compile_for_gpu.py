@@ -43,6 +43,7 @@ SIZES: dict[str, list[tuple]] = {
         (1, 8, 1, 1, 2048, 128, 128, True),
     ],
     "fp8_linear": [()],
+    "index_scores": [(1, 512, 64, 512, 128)],
     "sinkhorn": [(4096, 4)],
     "read_streams": [((64, 4, 7168), False)],
     "write_streams": [((64, 4, 7168), False)],

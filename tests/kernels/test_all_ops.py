@@ -109,6 +109,10 @@ def write_streams(make: Make, shape: tuple[int, ...], alike: bool) -> Inputs:
     return Inputs((make(*shape), make(n) if alike else make(*tokens, n), make(*tokens, width)))
 
 
+def index_scores(make: Make, batch: int, queries: int, heads: int, keys: int, width: int) -> Inputs:
+    return Inputs((make(batch, queries, heads, width), make(batch, queries, heads), make(batch, keys, width)))
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -207,6 +211,10 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
     "sinkhorn": (sinkhorn, [(40, 4), (1, 1), (2, 3, 3), (70, 2), (0, 4)]),
     "read_streams": (read_streams, STREAM_SHAPES),
     "write_streams": (write_streams, STREAM_SHAPES),
+    "index_scores": (
+        index_scores,
+        [(1, 40, 2, 40, 64), (1, 1, 1, 1, 1), (2, 5, 3, 70, 24), (1, 130, 2, 9, 8), (2, 3, 5, 4, 16), (1, 0, 2, 5, 8)],
+    ),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
