@@ -272,6 +272,13 @@ def test_more_problems_than_there_are_cannot_be_examined() -> None:
     assert 3 < len(everything) == len({Addition().identity(problem) for problem in everything}) < 20
 
 
+def test_a_task_with_hardly_any_problems_is_refused_instead_of_searched_for_ever() -> None:
+    single = Countdown(numbers=2, largest=1, limit=1)  # 1-1=0 and 1*1=1: both are on the side of practice
+    assert len(practice_problems(single, 5)) == 5
+    with pytest.raises(UserError, match="so few different problems that none is held out"):
+        held_out_problems(single, 1)
+
+
 # --- characters -------------------------------------------------------------------------------------------------------
 
 

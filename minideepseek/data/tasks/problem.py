@@ -13,6 +13,7 @@ from minideepseek.data.tasks.numerals import LATIN
 from minideepseek.errors import UserError
 
 HELD_OUT = 0.2  # of a task's different problems
+FRUITLESS = 10_000  # draws in a row from the wrong side, of which there are none where both sides have problems
 PATIENCE = 200  # draws for each problem of an exam, until it is clear that there are no more
 
 
@@ -123,7 +124,11 @@ def held_out_problems(task: Task, n: int, *, seed: int = 0, or_fewer: bool = Fal
 
 def _side(task: Task, seed: int, *, held_out: bool) -> Iterator[Problem]:
     # Which side a problem is on depends on what it says alone, so it is the same for every seed.
+    last = 0
     for i in count():
         problem = task.problem(Draw("problem", seed, i))
         if is_held_out(task.identity(problem), HELD_OUT) == held_out:
+            last = i
             yield problem
+        elif i - last > FRUITLESS:
+            raise UserError(f"{task} has so few different problems that none is {'held out' if held_out else 'left'}")
