@@ -213,6 +213,8 @@ def _tiles(q: Tensor, parts_of: tuple[int, ...], rows: int) -> Tiles:
     rows = min(64, max(16, triton.next_power_of_2(rows)))
     if q.dtype == torch.float32:
         return Tiles(16, 16, 8, 1) if widest > 256 else Tiles(16, 32, 4, 1)
+    if widest > 512:
+        return Tiles(min(rows, 32), 16, 8, 2)
     if widest > 256:
         return Tiles(rows, 64 if rows < 64 else 32, 8, 2)
     return Tiles(rows, 64, 4, 3)

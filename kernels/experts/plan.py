@@ -34,8 +34,8 @@ def plan(indices: Tensor, n_experts: int, most_rows: int) -> Plan:
     """
     device, n = indices.device, indices.numel()
     rows = min(most_rows, max(16, triton.next_power_of_2(triton.cdiv(n, n_experts))))
-    chosen, order = indices.flatten().sort(stable=True)
-    ends = torch.searchsorted(chosen, torch.arange(n_experts, device=device), right=True)
+    chosen, order = indices.flatten().int().sort(stable=True)
+    ends = torch.searchsorted(chosen, torch.arange(n_experts, device=device, dtype=torch.int32), right=True)
     bounds = torch.cat([ends.new_zeros(1), ends])
     needed = (ends - bounds[:-1] + rows - 1) // rows
     last = needed.cumsum(0)
