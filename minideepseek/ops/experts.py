@@ -107,9 +107,11 @@ class Dispatch(NamedTuple):
 
     def busy(self) -> Iterator[tuple[int, int, int]]:
         """(expert, first row, one past the last) of each expert that has rows."""
-        for expert, (start, end) in enumerate(pairwise(self.bounds)):
-            if end > start:
-                yield expert, start, end
+        return ((expert, start, end) for expert, (start, end) in enumerate(pairwise(self.bounds)) if end > start)
+
+    def idle(self) -> list[int]:
+        """The experts that have none."""
+        return [expert for expert, (start, end) in enumerate(pairwise(self.bounds)) if end == start]
 
 
 def dispatch(indices: Tensor, n_experts: int, multiple: int = 1) -> Dispatch:
@@ -149,8 +151,8 @@ class _Experts(torch.autograd.Function):
             limits.append(limit_needed(hidden, limit))
             act, gated = swiglu_forward(hidden, limits[-1])
             out[start:end] = product(act, down[expert])
-            kept += [rows, hidden, act, gated]
-        ctx.save_for_backward(gate_up, down, weights, plan.slot, plan.source, *kept)
+            kept += [hidden, act, gated]
+        ctx.save_for_backward(x, gate_up, down, weights, plan.slot, plan.source, *kept)
         ctx.bounds, ctx.limits = plan.bounds, limits
         # A bag of embeddings is a weighted sum of rows in one pass, which a gather and a product take three for.
         return F.embedding_bag(plan.slot.view_as(indices), out, mode="sum", per_sample_weights=weights.to(x.dtype))
@@ -158,20 +160,22 @@ class _Experts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gate_up, down, weights, slot, source, *kept = ctx.saved_tensors
+        x, gate_up, down, weights, slot, source, *kept = ctx.saved_tensors
         plan = Dispatch(slot, source, ctx.bounds)
         of_row = weights.new_zeros(len(source), 1).index_copy_(0, slot, weights.view(-1, 1))
-        dgate_up, ddown = torch.zeros_like(gate_up), torch.zeros_like(down)
+        dgate_up, ddown = torch.empty_like(gate_up), torch.empty_like(down)
+        for expert in plan.idle():
+            dgate_up[expert], ddown[expert] = 0.0, 0.0
         drows, dof_row = grad.new_empty(len(source), grad.shape[1]), torch.empty_like(of_row)
         for n, (expert, start, end) in enumerate(plan.busy()):
-            rows, hidden, act, gated = kept[4 * n : 4 * n + 4]
+            hidden, act, gated = kept[3 * n : 3 * n + 3]
             weight = of_row[start:end].to(grad.dtype)
             g = grad.index_select(0, source[start:end])
             dact = product(g, down[expert].t())
             dof_row[start:end] = torch.linalg.vecdot(dact, act)[:, None]
-            ddown[expert] = weight_gradient(g, act * weight)
+            weight_gradient(g, act * weight, ddown[expert])
             dhidden = swiglu_backward(dact.mul_(weight), hidden, gated, ctx.limits[n])
-            dgate_up[expert] = weight_gradient(dhidden, rows)
+            weight_gradient(dhidden, x.index_select(0, source[start:end]), dgate_up[expert])
             drows[start:end] = product(dhidden, gate_up[expert].t())
         dx = F.embedding_bag(slot.view_as(weights), drows, mode="sum")
         dweights = dof_row.index_select(0, slot).view_as(weights)

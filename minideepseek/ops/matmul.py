@@ -65,7 +65,7 @@ def _gains(x: Tensor) -> bool:
 
 def product(a: Tensor, b: Tensor, *, small: int = 2**14) -> Tensor:
     """a (..., K), b (N, K) -> a @ b.T (..., N). No gradient. Of fewer than ``small`` elements, ``b`` is left to MKL."""
-    if a.dtype != torch.float32 or a.numel() == 0 or b.numel() < small or not MKL_IS_SLOW:
+    if not _takes_onednn(a) or a.numel() == 0 or b.numel() < small:
         return F.linear(a, b)
     (many, width), rows = b.shape, a.numel() // a.shape[-1]
     if torch.compiler.is_compiling():
@@ -80,13 +80,21 @@ def product(a: Tensor, b: Tensor, *, small: int = 2**14) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    """grad (N, F), x (N, D) -> grad.T @ x (F, D). No gradient."""
-    # The same numbers either way, but libraries like the longer side second; and oneDNN takes a thousand times as long
-    # if there are gaps between its rows, as a slice of something wider has.
-    if grad.shape[1] >= x.shape[1]:
-        return product(x.t(), grad.contiguous().t()).t()
-    return product(grad.t(), x.contiguous().t())
+def weight_gradient(grad: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """grad (N, F), x (N, D) -> grad.T @ x (F, D), written into ``out`` if that is given. No gradient."""
+    if not _takes_onednn(grad):
+        return torch.mm(grad.t(), x, out=out)
+    # The same numbers either way, but oneDNN likes the longer side second; and it takes a thousand times as long if
+    # there are gaps between its rows, as a slice of something wider has.
+    if grad.shape[1] > x.shape[1]:
+        found = product(x.t(), grad.contiguous().t()).t()
+    else:
+        found = product(grad.t(), x.contiguous().t())
+    return found if out is None else out.copy_(found)
+
+
+def _takes_onednn(x: Tensor) -> bool:
+    return MKL_IS_SLOW and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 @torch.library.custom_op("minideepseek::product", mutates_args=())
