@@ -483,7 +483,7 @@ def test_product_is_one_product_whichever_library_makes_it(shape: tuple[int, int
 
 @pytest.mark.parametrize("widths", [(48, 20), (20, 48)])
 def test_a_weight_gradient_reads_no_rows_with_gaps(widths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    grad, x = (torch.randn(70, width + 3, dtype=torch.float64)[:, :width] for width in widths)
+    grad, x = (torch.randn(70, width + 3)[:, :width] for width in widths)
     seconds: list[Tensor] = []
 
     def recording(a: Tensor, b: Tensor) -> Tensor:
@@ -491,7 +491,8 @@ def test_a_weight_gradient_reads_no_rows_with_gaps(widths: tuple[int, int], monk
         return a @ b.T
 
     monkeypatch.setattr(matmul, "product", recording)
-    assert torch.allclose(matmul.weight_gradient(grad, x), grad.T @ x)
+    monkeypatch.setattr(matmul, "MKL_IS_SLOW", True)
+    assert torch.allclose(matmul.weight_gradient(grad, x), grad.T @ x, atol=1e-4)
     assert seconds[0].t().is_contiguous()
 
 
