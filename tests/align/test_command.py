@@ -77,6 +77,10 @@ def test_a_tuned_model_answers_when_it_is_asked_by_command(tmp_path: Path, capsy
         assert call("generate", str(out), "--prompt", problem.prompt, "--temperature", "0") == 0
         right += problem.solved_by(answer_of(capsys.readouterr().out.strip().removeprefix(problem.prompt)))
     assert right > 7
+    teaching = ("--teacher", str(out), "--out", str(tmp_path / "pupil"), "--problems", "20", *QUICK)
+    assert call("align", "imitate", "v1-mini", *teaching, "--batch-size", "2") == 0
+    assert "the teacher solved" in capsys.readouterr().out
+    assert mds.load(tmp_path / "pupil").cfg.d_model == 128
 
 
 def test_a_teacher_that_is_never_right_is_refused(

@@ -8,7 +8,7 @@ import torch
 
 from minideepseek import UserError
 from minideepseek.align.evaluate import examine
-from minideepseek.align.grpo import GRPOConfig, grpo
+from minideepseek.align.grpo import VARIANTS, GRPOConfig, grpo
 from minideepseek.align.grpo.loop import practise
 from minideepseek.align.rollout import Rollout, join, rollout
 from minideepseek.align.sft import SFTConfig, demonstrations, sft
@@ -127,6 +127,21 @@ def test_every_generation_practises_and_its_first_update_is_on_policy(name: str)
     assert record["clipped"] == 0.0  # sampler and trainer agree within a thousandth
     assert record["kl"] == pytest.approx(0.0, abs=1e-6)
     assert not torch.equal(parameters(model), before)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_published_variant_practises(name: str) -> None:
+    steps = 40 // VARIANTS[name].minibatches  # as many updates of each
+    cfg = replace(VARIANTS[name], steps=steps, questions=16, max_new_tokens=6, lr=1e-3)
+    records = grpo(fresh(), TOKENIZER, PROBLEMS, short, cfg, progress=False)
+    assert records[-1]["reward"] > records[0]["reward"] + 0.15
+    assert ("kl" in records[-1]) is (cfg.beta > 0)
+    clipped = sum(record["clipped"] for record in records)
+    assert (clipped == 0) is (name in ("deepseek-math", "r1"))
+
+
+def test_variants_are_different() -> None:
+    assert len(set(VARIANTS.values())) == len(VARIANTS) == 5
 
 
 def test_every_step_is_reported_as_it_is_made() -> None:

@@ -8,8 +8,10 @@ from minideepseek.align.grpo.advantages import group_advantages, process_advanta
 from minideepseek.align.grpo.loop import grpo
 from minideepseek.align.grpo.objective import grpo_objective, k3, unbiased_kl
 from minideepseek.align.grpo.settings import GRPOConfig
+from minideepseek.align.grpo.variants import VARIANTS
 
 __all__ = [
+    "VARIANTS",
     "GRPOConfig",
     "group_advantages",
     "grpo",
