@@ -138,6 +138,10 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         moved = q.numel() + scores
         inputs = q, w.requires_grad_(), make(s.batch, s.tokens, channels)
         return Problem(inputs, (moved, 3 * moved), (flops, 4 * flops))
+    if name == "rms_linear":
+        outputs = STREAMS * (STREAMS + 2)
+        inputs = make(m, STREAMS * s.width), torch.rand(outputs, STREAMS * s.width, device=DEVICE, requires_grad=True)
+        return Problem(inputs, (STREAMS * n, 3 * STREAMS * n), rest=(1e-6,))
     if name == "sinkhorn":
         logits = make(m, STREAMS, STREAMS).float().detach().requires_grad_()
         numbers = 4 * logits.numel() // dtype.itemsize  # all of it float32
@@ -176,6 +180,7 @@ OPS = (
     "linear_log_probs",
     "experts",
     "index_scores",
+    "rms_linear",
     "sinkhorn",
     "read_streams",
     "write_streams",

@@ -21,7 +21,7 @@ from minideepseek.ops.reference import wide
 FEW = 16  # tokens, up to which calls cost more than arithmetic
 
 
-@kernel_in("sinkhorn")
+@kernel_in("hyper.sinkhorn")
 def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
     """A doubly stochastic matrix of every matrix of numbers: rows and columns divided by their sums in turn.
 
@@ -45,6 +45,7 @@ def sinkhorn(logits: Tensor, iterations: int, eps: float) -> Tensor:
     return _first(_normalise(logits, iterations, eps)[0])
 
 
+@kernel_in("hyper.rms_linear")
 def rms_linear(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``rms_norm(x) @ weight.T``, without gain, in float32 at least: x (..., D), weight (F, D) -> (..., F)."""
     if not on_cpu(x):
@@ -57,7 +58,7 @@ def rms_linear(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return _project(x, weight, eps)[0]
 
 
-@kernel_in("streams")
+@kernel_in("hyper.streams")
 def read_streams(x: Tensor, read: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     """What a sub-layer reads of the streams, and the streams mixed.
 
@@ -76,7 +77,7 @@ def read_streams(x: Tensor, read: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
     return _read(x, torch.cat([read[..., None, :], mix], -2))
 
 
-@kernel_in("streams")
+@kernel_in("hyper.streams")
 def write_streams(mixed: Tensor, write: Tensor, y: Tensor) -> Tensor:
     """``mixed + write ⊗ y``: mixed (..., n, D), write (..., n) or (n,), y (..., D) -> (..., n, D) in ``y``'s dtype."""
     if not on_cpu(y) or write.ndim == 1:

@@ -44,6 +44,7 @@ SIZES: dict[str, list[tuple]] = {
     ],
     "fp8_linear": [()],
     "index_scores": [(1, 512, 64, 512, 128)],
+    "rms_linear": [(64, 4096)],
     "sinkhorn": [(4096, 4)],
     "read_streams": [((64, 4, 7168), False)],
     "write_streams": [((64, 4, 7168), False)],

@@ -113,6 +113,10 @@ def index_scores(make: Make, batch: int, queries: int, heads: int, keys: int, wi
     return Inputs((make(batch, queries, heads, width), make(batch, queries, heads), make(batch, keys, width)))
 
 
+def rms_linear(make: Make, *shape: int, outputs: int = 5) -> Inputs:
+    return Inputs((make(*shape), make(outputs, shape[-1])), (1e-6,))
+
+
 def random_shapes(seed: int, *limits: int, multiple: int = 1) -> list[tuple[int, ...]]:
     """Three shapes within ``limits``; the last size is a multiple of ``multiple``."""
     generator = torch.Generator().manual_seed(seed)
@@ -215,6 +219,7 @@ INPUTS: dict[str, tuple[Callable[..., Inputs], list[tuple]]] = {
         index_scores,
         [(1, 40, 2, 40, 64), (1, 1, 1, 1, 1), (2, 5, 3, 70, 24), (1, 130, 2, 9, 8), (2, 3, 5, 4, 16), (1, 0, 2, 5, 8)],
     ),
+    "rms_linear": (rms_linear, [(40, 256), (1, 1), (2, 3, 70), (100, 9), (3, 0, 8), (2, 1025)]),
     "linear_cross_entropy": (output_layer, OUTPUT_SHAPES),
     "linear_log_probs": (output_layer, [*OUTPUT_SHAPES, (0, 4, 6, 0), (3, 4, 6, 3)]),
 }
