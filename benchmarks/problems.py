@@ -138,6 +138,10 @@ def problem(name: str, dtype: torch.dtype) -> Problem:
         moved = q.numel() + scores
         inputs = q, w.requires_grad_(), make(s.batch, s.tokens, channels)
         return Problem(inputs, (moved, 3 * moved), (flops, 4 * flops))
+    if name == "choose_experts":
+        groups = {"groups": 8, "limit": 4, "judged_by": 2}
+        scores = torch.rand(m, 256, device=DEVICE)
+        return Problem((scores,), (scores.numel() * 4 // dtype.itemsize, 0), (0, 0), (8,), groups, trained=False)
     if name == "rms_linear":
         outputs = STREAMS * (STREAMS + 2)
         inputs = make(m, STREAMS * s.width), torch.rand(outputs, STREAMS * s.width, device=DEVICE, requires_grad=True)
@@ -180,6 +184,7 @@ OPS = (
     "linear_log_probs",
     "experts",
     "index_scores",
+    "choose_experts",
     "rms_linear",
     "sinkhorn",
     "read_streams",

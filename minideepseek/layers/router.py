@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minideepseek import ops
 from minideepseek.context import Context
 
 Affinity = Literal["softmax", "sigmoid", "sqrt-softplus"]
@@ -107,9 +108,9 @@ class TopK:
         """logits (N, E) float32, bias (E,) -> who goes where."""
         scores = AFFINITIES[self.affinity](logits)
         choice = scores.detach() if bias is None else scores.detach() + bias
-        if self.groups is not None and self.groups.limit < self.groups.n:
-            choice = best_groups_only(choice, self.groups)
-        experts = first_top_k(choice, self.k)
+        among = self.groups or Groups(n=1, limit=1)
+        how = {"groups": among.n, "limit": among.limit, "judged_by": among.judged_by}
+        experts = ops.choose_experts(choice, self.k, **how)
         return Routing(experts, self.weigh(scores, experts), scores)
 
     def score(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -130,23 +131,8 @@ def _logits(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def first_top_k(scores: Tensor, k: int) -> Tensor:
-    """Indices (N, k) of the k largest in each row, best first; ties go to the smaller index, on every device.
-
-    ``torch.topk`` breaks ties as it happens to visit them, so a router would not be reproducible; a stable sort does
-    not, and costs as little for a few hundred experts.
-    """
-    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]
-
-
-def best_groups_only(choice: Tensor, groups: Groups) -> Tensor:
-    """(N, E) with the scores outside each row's best groups at -inf.
-
-    -inf and not 0: with a negative bias a masked expert would otherwise beat an allowed one.
-    """
-    grouped = choice.unflatten(-1, (groups.n, -1))
-    judged = grouped.topk(groups.judged_by, dim=-1).values.sum(-1)  # (N, n)
-    allowed = torch.zeros_like(judged, dtype=torch.bool).scatter_(1, first_top_k(judged, groups.limit), True)
-    return grouped.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
+    """Indices (N, k) of the k largest in each row, best first; ties go to the smaller index, on every device."""
+    return ops.choose_experts(scores, k)
 
 
 class Router(nn.Module):

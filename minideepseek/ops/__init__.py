@@ -7,6 +7,7 @@ Products of layers may be taken in FP8 (``products_in`` says when).
 
 from minideepseek.ops.attend import attention
 from minideepseek.ops.backend import backend
+from minideepseek.ops.choose import choose_experts
 from minideepseek.ops.gate import swiglu
 from minideepseek.ops.index import index_scores
 from minideepseek.ops.latent import latent_attention
@@ -20,6 +21,7 @@ __all__ = [
     "add_rms_norm",
     "attention",
     "backend",
+    "choose_experts",
     "experts",
     "index_scores",
     "latent_attention",

@@ -93,6 +93,18 @@ def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_
     return 0.0 - F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="none")
 
 
+def choose_experts(scores: Tensor, k: int, *, groups: int = 1, limit: int = 1, judged_by: int = 1) -> Tensor:
+    """See ``ops.choose_experts``."""
+    if limit < groups:
+        grouped = scores.unflatten(-1, (groups, -1))
+        judged = grouped.topk(judged_by, dim=-1).values.sum(-1)  # (N, groups)
+        best = judged.sort(dim=-1, descending=True, stable=True).indices[:, :limit]
+        allowed = torch.zeros_like(judged, dtype=torch.bool).scatter_(1, best, True)
+        # -inf and not 0: with a negative bias a masked expert would otherwise beat an allowed one.
+        scores = grouped.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
+    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+
+
 def experts(
     x: Tensor, gate_up: Tensor, down: Tensor, indices: Tensor, weights: Tensor, limit: float | None = None
 ) -> Tensor:

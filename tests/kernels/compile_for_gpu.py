@@ -44,6 +44,7 @@ SIZES: dict[str, list[tuple]] = {
     ],
     "fp8_linear": [()],
     "index_scores": [(1, 512, 64, 512, 128)],
+    "choose_experts": [(4096, 256, 8, 8, 4, 2)],
     "rms_linear": [(64, 4096)],
     "sinkhorn": [(4096, 4)],
     "read_streams": [((64, 4, 7168), False)],
@@ -61,7 +62,7 @@ def fp8_linear(make: Make) -> Inputs:
 
 BUILD = {name: build for name, (build, _) in INPUTS.items()} | {"fp8_linear": fp8_linear}
 FILES = KERNELS | {"fp8_linear": "fp8"}
-WITHOUT_GRADIENT = ("latent_attention",)  # with, another operation's kernels run
+WITHOUT_GRADIENT = ("latent_attention", "choose_experts")  # the first would run another operation's kernels
 MULTIPROCESSORS = 132  # of an H100 or H200
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 

@@ -32,6 +32,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 
 #: Kernels that write a number a row, or a few rows, and nothing longer.
 WRITE_LITTLE = {
+    ("choose_experts", "_choose_kernel"),
     ("attention", "_inner_kernel"),
     ("attention", "_join_kernel"),
     ("latent_attention", "_join_kernel"),
