@@ -11,6 +11,7 @@ import torch
 import minideepseek as mds
 from minideepseek.cli import COMMANDS, main
 from minideepseek.data import Tokenizer
+from minideepseek.generate import plain as decoding
 
 TINY = [
     *("--model.d-model", "32", "--model.n-layers", "1", "--model.ffn.hidden", "48", "--model.vocab-size", "300"),
@@ -101,6 +102,23 @@ def test_generate_continues_the_prompt_the_same_for_the_same_seed(trained, capsy
     assert texts[0].startswith("Note 7")
     assert texts[0] == texts[1]
     assert texts[0] != texts[2]
+
+
+def test_where_nothing_can_be_compiled_generate_says_so_in_one_line_and_goes_on(trained, capsys, monkeypatch):
+    arguments = ("generate", str(trained), "--prompt", "Note 7", "--max-new-tokens", "5")
+    assert call(*arguments) == 0
+    plain = capsys.readouterr().out
+
+    def broken(function, **settings):
+        raise RuntimeError("no compiler\nand a page of details")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    decoding._compiled.cache_clear()
+    assert call(*arguments, "--compile") == 0
+    out, err = capsys.readouterr()
+    assert out == plain
+    assert err.startswith("minideepseek: torch.compile is not possible here")
+    assert len(err.splitlines()) == 1
 
 
 def test_resume_goes_on_where_a_shorter_call_ended(tmp_path, text, capsys):

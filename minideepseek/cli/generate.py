@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -84,9 +85,11 @@ def run(
         compile=compile,
     )
     sys.stdout.write(prompt)
-    for text in pieces(tokenizer, (int(token) for token in tokens)):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: print(f"minideepseek: {message}", file=sys.stderr)
+        for text in pieces(tokenizer, (int(token) for token in tokens)):
+            sys.stdout.write(text)
+            sys.stdout.flush()
     sys.stdout.write("\n")
 
 
