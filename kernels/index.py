@@ -87,8 +87,8 @@ def _queries_kernel(
     PRECISION: tl.constexpr,
 ):
     """Gradients of one head's queries and weights: a walk over the keys."""
-    batch, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-    rows, here = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, KEYS)
+    batch, head = (tl.program_id(0) // heads).to(tl.int64), tl.program_id(0) % heads
+    rows, here = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, KEYS)
     at = (batch * queries * heads + head) * width
     q = _load(q_ptr + at, rows, queries, heads * width, width, WIDTH)
     w_at = (batch * queries + rows) * heads + head
@@ -185,7 +185,7 @@ class _Scores(torch.autograd.Function):
         (batch, queries, heads, _), keys, dout = q.shape, k.shape[1], dout.contiguous()
         dq, dw = torch.empty_like(q), torch.empty_like(w)
         size = _tiles(q, 128, 64)
-        grid = triton.cdiv(queries, size["ROWS"]), batch * heads
+        grid = batch * heads, triton.cdiv(queries, size["ROWS"])
         launch.run(_queries_kernel, grid, q, w, k, dout, dq, dw, queries, keys, heads, **size)
         size = _tiles(q, 64, 128)
         tiles = triton.cdiv(keys, size["KEYS"])

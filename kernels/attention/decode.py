@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from minideepseek.kernels import launch
-from minideepseek.kernels.attention.tiles import LOG2_E, Tiles, load_rows, mask_strides, strides, widths
+from minideepseek.kernels.attention.tiles import LOG2_E, Tiles, load_rows, mask_strides, place, strides, widths
 
 FEWEST_KEYS = 256  # of a part: below, weighing the parts would cost more than sharing them out saves
 
@@ -62,9 +62,10 @@ def _part_kernel(
     TAIL: tl.constexpr = WIDTHS[2]
     VALUE_WIDTH: tl.constexpr = WIDTHS[3]
     VALUE: tl.constexpr = WIDTHS[4]
-    group, batch = (tl.program_id(2) % groups).to(tl.int64), (tl.program_id(2) // groups).to(tl.int64)
+    n_tiles = tl.cdiv(queries * per_group, ROWS)
+    tile, group, batch, _ = place(n_tiles, groups)
     # A row is one head's query; the heads of one token lie together, so that a tile's rows see the same keys.
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tile * ROWS + tl.arange(0, ROWS)
     token, head = row // per_group, group * per_group + row % per_group
     there = row < queries * per_group
 
@@ -84,7 +85,7 @@ def _part_kernel(
     first = tl.program_id(1) * part_keys
     last = tl.minimum(first + part_keys, keys)
     if CAUSAL:  # nobody in the tile sees past its last token's own place
-        latest = (tl.program_id(0) * ROWS + ROWS - 1) // per_group
+        latest = (tile * ROWS + ROWS - 1) // per_group
         last = tl.minimum(last, keys - queries + latest + 1)
     here = tl.arange(0, KEYS)
     y = tl.zeros((ROWS, VALUE), dtype=tl.float32)
@@ -121,7 +122,7 @@ def _part_kernel(
     total = tl.where(blind, 1.0, total)
     divisor = tl.where(blind, -float("inf"), highest + tl.log2(total))
     # Parts, then (B, H, T, Ev).
-    heads, sequences = groups * per_group, tl.num_programs(2) // groups
+    heads, sequences = groups * per_group, tl.num_programs(0) // (n_tiles * groups)
     out = ((tl.program_id(1).to(tl.int64) * sequences + batch) * heads + head) * queries + token
     channels = tl.arange(0, VALUE)
     inside = there[:, None] & (channels < VALUE_WIDTH)[None, :]
@@ -175,7 +176,7 @@ def attend_with_few(
     values = k if v is None else v
     launch.run(
         _part_kernel,
-        (row_tiles, n_parts, batch * groups),
+        (row_tiles * batch * groups, n_parts),
         q,
         k,
         values,

@@ -16,6 +16,7 @@ from minideepseek.kernels.attention.tiles import (
     LOG2_E,
     load_rows,
     mask_strides,
+    place,
     store_rows,
     strides,
     tiles,
@@ -113,9 +114,9 @@ def _forward_kernel(
     KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    # The last queries of a causal sequence have the most to do, so they begin.
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    head, batch = (tl.program_id(1) % heads).to(tl.int64), (tl.program_id(1) // heads).to(tl.int64)
+    n_tiles = tl.cdiv(queries, ROWS)
+    tile, head, batch, pair = place(n_tiles, heads)
+    tile = n_tiles - 1 - tile  # the last queries of a causal sequence have the most to do, so they begin
     group = head // per_group
     WIDTH: tl.constexpr = WIDTHS[0]
     HEAD: tl.constexpr = WIDTHS[1]
@@ -166,7 +167,7 @@ def _forward_kernel(
     y_ptr += batch * y_batch_stride + head * y_head_stride + first.to(tl.int64) * y_stride
     store_rows(y, y_ptr, y_stride, here, left, VALUE_WIDTH, 0, VALUE)
     divisor = tl.where(blind, float("inf"), highest + tl.log2(total))
-    tl.store(divisor_ptr + tl.program_id(1).to(tl.int64) * queries + rows, divisor, mask=rows < queries)
+    tl.store(divisor_ptr + pair * queries + rows, divisor, mask=rows < queries)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -179,7 +180,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Te
     hidden, hidden_strides = mask_strides(mask, q, keys)
     launch.run(
         _forward_kernel,
-        (triton.cdiv(queries, size.ROWS), batch * heads),
+        (triton.cdiv(queries, size.ROWS) * batch * heads,),
         q,
         k,
         v,

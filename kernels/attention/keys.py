@@ -16,6 +16,7 @@ from minideepseek.kernels.attention.tiles import (
     LOG2_E,
     load_rows,
     mask_strides,
+    place,
     store_rows,
     strides,
     tiles,
@@ -128,14 +129,14 @@ def _keys_kernel(
     PRECISION: tl.constexpr,
 ):
     # The first keys of a causal sequence are seen by most, and begin.
-    group, batch = (tl.program_id(1) % groups).to(tl.int64), (tl.program_id(1) // groups).to(tl.int64)
+    tile, group, batch, _ = place(tl.cdiv(keys, KEYS), groups)
     WIDTH: tl.constexpr = WIDTHS[0]
     HEAD: tl.constexpr = WIDTHS[1]
     TAIL: tl.constexpr = WIDTHS[2]
     VALUE_WIDTH: tl.constexpr = WIDTHS[3]
     VALUE: tl.constexpr = WIDTHS[4]
     REST: tl.constexpr = TAIL if TAIL else 16
-    first, here = tl.program_id(0) * KEYS, tl.arange(0, KEYS)
+    first, here = tile * KEYS, tl.arange(0, KEYS)
     columns, left = first + here, keys - first
 
     k_ptr += batch * k_batch_stride + group * k_head_stride + first.to(tl.int64) * k_stride
@@ -189,7 +190,7 @@ def gradients_of_keys(
     hidden, hidden_strides = mask_strides(mask, q, keys)
     launch.run(
         _keys_kernel,
-        (triton.cdiv(keys, size.KEYS), batch * groups),
+        (triton.cdiv(keys, size.KEYS) * batch * groups,),
         q,
         k,
         v,

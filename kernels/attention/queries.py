@@ -15,6 +15,7 @@ from minideepseek.kernels.attention.tiles import (
     LOG2_E,
     load_rows,
     mask_strides,
+    place,
     store_rows,
     strides,
     tiles,
@@ -42,13 +43,13 @@ def _inner_kernel(
     """D of every query: the product of its output and the output's gradient."""
     VALUE_WIDTH: tl.constexpr = WIDTHS[3]
     VALUE: tl.constexpr = WIDTHS[4]
-    head, batch = (tl.program_id(1) % heads).to(tl.int64), (tl.program_id(1) // heads).to(tl.int64)
-    rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+    tile, head, batch, pair = place(tl.cdiv(queries, ROWS), heads)
+    rows = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     y_ptr += batch * y_batch_stride + head * y_head_stride
     dy_ptr += batch * dy_batch_stride + head * dy_head_stride
     y = load_rows(y_ptr, y_stride, rows, queries, VALUE_WIDTH, 0, VALUE).to(tl.float32)
     dy = load_rows(dy_ptr, dy_stride, rows, queries, VALUE_WIDTH, 0, VALUE).to(tl.float32)
-    inner = tl.program_id(1).to(tl.int64) * queries + rows
+    inner = pair * queries + rows
     tl.store(inner_ptr + inner, tl.sum(y * dy, 1), mask=rows < queries)
 
 
@@ -145,8 +146,9 @@ def _queries_kernel(
     KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last have the most to do
-    head, batch = (tl.program_id(1) % heads).to(tl.int64), (tl.program_id(1) // heads).to(tl.int64)
+    n_tiles = tl.cdiv(queries, ROWS)
+    tile, head, batch, pair = place(n_tiles, heads)
+    tile = n_tiles - 1 - tile  # the last have the most to do
     group = head // per_group
     WIDTH: tl.constexpr = WIDTHS[0]
     HEAD: tl.constexpr = WIDTHS[1]
@@ -164,7 +166,7 @@ def _queries_kernel(
     if TAIL:
         q_tail = load_rows(q_ptr, q_stride, here, left, WIDTH, HEAD, TAIL)
     query = (q, q_tail, load_rows(dy_ptr, dy_stride, here, left, VALUE_WIDTH, 0, VALUE))
-    at = tl.program_id(1).to(tl.int64) * queries + rows
+    at = pair * queries + rows
     divisor = tl.load(divisor_ptr + at, mask=rows < queries, other=float("inf"))
     inner = tl.load(inner_ptr + at, mask=rows < queries, other=0.0)
     k_at = (k_ptr + batch * k_batch_stride + group * k_head_stride, k_stride)
@@ -204,7 +206,7 @@ def inner_products(y: Tensor, dy: Tensor) -> Tensor:
     inner = torch.empty((batch, heads, queries), dtype=torch.float32, device=y.device)
     launch.run(
         _inner_kernel,
-        (triton.cdiv(queries, 32), batch * heads),
+        (triton.cdiv(queries, 32) * batch * heads,),
         y,
         dy,
         inner,
@@ -227,7 +229,7 @@ def gradient_of_queries(given: tuple[Tensor, ...], mask: Tensor | None, scale: f
     hidden, hidden_strides = mask_strides(mask, q, keys)
     launch.run(
         _queries_kernel,
-        (triton.cdiv(queries, size.ROWS), batch * heads),
+        (triton.cdiv(queries, size.ROWS) * batch * heads,),
         q,
         k,
         v,

@@ -13,6 +13,16 @@ LOG2_E = 1.4426950408889634  # exponentials to the base 2 are one instruction
 
 
 @triton.jit
+def place(n_tiles, n_heads):
+    """(tile, head, sequence, head of all sequences) of this program.
+
+    One dimension of a grid holds them all, tiles of a head side by side: the other two end at 65,535.
+    """
+    tile, pair = tl.program_id(0) % n_tiles, tl.program_id(0) // n_tiles
+    return tile, (pair % n_heads).to(tl.int64), (pair // n_heads).to(tl.int64), pair.to(tl.int64)
+
+
+@triton.jit
 def load_rows(ptr, stride, rows, n_rows, WIDTH: tl.constexpr, FIRST: tl.constexpr, COLUMNS: tl.constexpr):
     """(ROWS, COLUMNS) numbers, from column FIRST on; zeros beyond row ``n_rows`` and column WIDTH."""
     columns = FIRST + tl.arange(0, COLUMNS)
