@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,15 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.signum = signum
+
+    @classmethod
+    def after(cls, step: int, steps: int, saved: Path | None, signum: int) -> Interrupted:
+        """Of a run of ``steps`` steps that has made and saved ``step`` of them."""
+        return cls(
+            f"stopped after step {step} of {steps}; checkpoint saved in {saved}; "
+            "to go on, repeat the command with --resume (in Python: resume=True)",
+            signum,
+        )
 
 
 class Request:

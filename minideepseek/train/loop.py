@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def train(
             if leads:
                 stack.enter_context(beginning.sole_run(folder))
             team.wait()
-            start = beginning.find_start(folder, resume, cfg, warn)
+            start = beginning.find_start(folder, resume, partial(beginning.check_settings, cfg=cfg), warn)
             beginning.check_data(start, data)
         device = choose_device(cfg.device, model)
         cfg = beginning.settle(cfg, start, device, warn)
@@ -150,11 +151,7 @@ def train(
                 log.flush()
                 run.save()
             if stopped and run.done < cfg.steps:
-                raise Interrupted(
-                    f"stopped after step {run.done} of {cfg.steps}; checkpoint saved in {run.saved}; "
-                    "to go on, repeat the command with --resume (in Python: resume=True)",
-                    stopped,
-                )
+                raise Interrupted.after(run.done, cfg.steps, run.saved, stopped)
         model.eval()
         if written is not None:
             checkpoint.save(model, written, tokenizer=data.tokenizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,24 @@ def sole_run(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def find_start(out: Path, resume: bool | str | Path, cfg: TrainConfig, warn: Callable[[str], None]) -> Start:
+def check_free(out: Path) -> None:
+    """Raise UserError if the folder holds a run or a model already."""
+    if state.checkpoints(out) or (out / "config.json").exists():
+        raise UserError(f"{out} already holds a run or a model; go on with it (--resume), or choose another folder")
+
+
+def find_start(
+    out: Path,
+    resume: bool | str | Path,
+    check: Callable[[Path, dict[str, Any]], None],
+    warn: Callable[[str], None],
+) -> Start:
     """Decide where the run in ``out`` begins.
 
     Args:
         out: the run's directory.
         resume: True goes on from the newest whole checkpoint of ``out``; a path from that checkpoint, of another run.
-        cfg: of the run that is to go on.
+        check: given a checkpoint and its trainer.json, raises UserError unless the run may go on from there.
         warn: told, in one line each, about damaged checkpoints and what was done about them.
 
     Raises:
@@ -86,8 +97,7 @@ def find_start(out: Path, resume: bool | str | Path, cfg: TrainConfig, warn: Cal
             warn(f"no checkpoint under {out} yet: starting at the beginning")
             return Start()
     else:
-        if state.checkpoints(out) or (out / "config.json").exists():
-            raise UserError(f"{out} already holds a run or a model; go on with it (--resume), or choose another folder")
+        check_free(out)
         if resume is False:
             return Start()
         path = Path(resume)
@@ -95,7 +105,7 @@ def find_start(out: Path, resume: bool | str | Path, cfg: TrainConfig, warn: Cal
         if reason is not None:
             raise UserError(f"cannot resume from {path}: {reason}; give a folder .../checkpoints/step-...")
     facts = state.read_facts(path)
-    _check_settings(path, facts, cfg)
+    check(path, facts)
     log = path.parent.parent / METRICS
     records = read_metrics(log) if log.exists() else []
     return Start(
@@ -153,15 +163,21 @@ def settled_facts(cfg: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _check_settings(path: Path, facts: dict[str, Any], cfg: TrainConfig) -> None:
-    before: dict[str, Any] = asdict(TrainConfig()) | facts["settings"]  # what an older checkpoint does not name
-    now = {name: list(value) if isinstance(value := getattr(cfg, name), tuple) else value for name in HISTORY}
-    changed = [f"{name}={before[name]} became {now[name]}" for name in HISTORY if before[name] != now[name]]
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UserError, which names what has changed, unless a checkpoint was made with what is asked for now."""
+    changed = [f"{name}={before.get(name)} became {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         raise UserError(
             f"{path} was made with other settings ({', '.join(changed)}); use the same, or load its model and start a "
             "new run"
         )
+
+
+def check_settings(path: Path, facts: dict[str, Any], cfg: TrainConfig) -> None:
+    """Raise UserError unless a run of ``cfg`` would have made this checkpoint too."""
+    before: dict[str, Any] = asdict(TrainConfig()) | facts["settings"]  # what an older checkpoint does not name
+    now = {name: list(value) if isinstance(value := getattr(cfg, name), tuple) else value for name in HISTORY}
+    check_same(path, before, now)
     step, planned = facts["step"], before["steps"]
     if step > cfg.steps:
         raise UserError(f"{path} is already beyond steps={cfg.steps}; ask for more steps")

@@ -54,7 +54,7 @@ def checkpoints(out: Path) -> list[Path]:
 def save_state(
     path: Path,
     model: Transformer,
-    tokenizer: Tokenizing,
+    tokenizer: Tokenizing | None,
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
     kept: Mapping[str, Tensor] = MappingProxyType({}),
@@ -64,7 +64,7 @@ def save_state(
     Args:
         path: of the directory.
         model: the fp32 weights.
-        tokenizer: saved beside them.
+        tokenizer: saved beside them, if there is one.
         optimizer: of ``model``'s parameters.
         facts: whatever else the run needs, for trainer.json.
         kept: tensors that the run needs, besides.

@@ -226,9 +226,9 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, change: dict[str, An
 def test_a_checkpoint_from_before_there_was_a_setting_had_its_default(tmp_path: Path) -> None:
     facts: dict[str, Any] = {"step": 1, "settings": {**asdict(EVERY), "betas": [0.9, 0.95]}}
     del facts["settings"]["optimizer"]
-    resume._check_settings(tmp_path, facts, EVERY)
+    resume.check_settings(tmp_path, facts, EVERY)
     with pytest.raises(UserError, match=r"\(optimizer=adamw became muon\)"):
-        resume._check_settings(tmp_path, facts, replace(EVERY, optimizer="muon"))
+        resume.check_settings(tmp_path, facts, replace(EVERY, optimizer="muon"))
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
