@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ from minideepseek.align.batch import Batch, Example
 from minideepseek.align.logprobs import by_rows, response_hidden, scaled_logits
 from minideepseek.align.rewards import Reward, accuracy
 from minideepseek.align.rollout import rollout
-from minideepseek.align.update import OnStep, UpdateConfig, Updater, run
+from minideepseek.align.run import Keeping, OnStep, run
+from minideepseek.align.update import UpdateConfig, Updater
 from minideepseek.data.tasks import Problem
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.errors import UserError
@@ -106,6 +108,8 @@ class OnPolicyConfig(UpdateConfig):
     """At which the student writes; both are compared without it."""
     lr: float = 3e-4
     """Peak learning rate."""
+    checkpoint_every: int = 10
+    """Steps between checkpoints, in a folder; 0 saves only when interrupted and at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,6 +154,8 @@ def on_policy_distill(
     problems: Sequence[Problem],
     cfg: OnPolicyConfig | None = None,
     *,
+    out: str | Path | None = None,
+    resume: bool = False,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[Record]:
@@ -161,6 +167,9 @@ def on_policy_distill(
         tokenizer: of all.
         problems: gone through in order, again and again. No answer is judged: the teacher's opinion is all.
         cfg: the settings.
+        out: a folder for checkpoints, metrics.jsonl and, at the end, the model. A run in a folder can be killed, and
+            goes on to the same numbers. None keeps no files.
+        resume: go on from the newest whole checkpoint under ``out`` (from the beginning, if there is none yet).
         on_step: called after each step with its record.
         progress: show a progress bar.
 
@@ -169,7 +178,9 @@ def on_policy_distill(
         ``entropy``, ``lr``, ``grad_norm``.
 
     Raises:
-        UserError: no problems, a teacher with another vocabulary, or the loss diverged.
+        UserError: no problems, a teacher with another vocabulary, or the loss diverged; nothing to resume with these
+            settings, or the disk is full.
+        Interrupted: (a KeyboardInterrupt) in a folder, after Ctrl-C or SIGTERM, when a checkpoint is saved.
     """
     cfg = cfg or OnPolicyConfig()
     if not problems:
@@ -208,7 +219,15 @@ def on_policy_distill(
             "entropy": (found.samples.entropy.sum() / tokens).item(),
         }
 
-    return run(cfg.steps, step, name="distilling", on_step=on_step, progress=progress)
+    keeping = Keeping(
+        out=out,
+        resume=resume,
+        model=student,
+        tokenizer=tokenizer,
+        learns_from={"problems": problems, "teacher": teacher},
+        moving={"generator": generator},
+    )
+    return run(updater, step, name="distilling", on_step=on_step, progress=progress, keeping=keeping)
 
 
 def _checked(teacher: Transformer, student: Transformer) -> Transformer:

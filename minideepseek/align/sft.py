@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from minideepseek import ops
 from minideepseek.align.batch import Batch, Example, encode_example, pack, pad
 from minideepseek.align.logprobs import response_hidden
-from minideepseek.align.update import OnStep, Schedule, UpdateConfig, Updater, run, shuffled
+from minideepseek.align.run import Keeping, OnStep, Shuffled, run
+from minideepseek.align.update import Schedule, UpdateConfig, Updater
 from minideepseek.data.stories.draw import Draw
 from minideepseek.data.tasks.problem import FLAWLESS, Flaws, Task, practice_problems
 from minideepseek.data.tokenizer import Tokenizer
@@ -67,6 +69,9 @@ def sft(
     examples: Sequence[Example],
     cfg: SFTConfig | None = None,
     *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    tokenizer: Tokenizer | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[Record]:
@@ -76,6 +81,10 @@ def sft(
         model: of any generation.
         examples: each comes once before any comes again.
         cfg: the settings.
+        out: a folder for checkpoints, metrics.jsonl and, at the end, the model. A run in a folder can be killed, and
+            goes on to the same numbers. None keeps no files.
+        resume: go on from the newest whole checkpoint under ``out`` (from the beginning, if there is none yet).
+        tokenizer: saved beside the model in ``out``.
         on_step: called after each step with its record.
         progress: show a progress bar.
 
@@ -83,13 +92,15 @@ def sft(
         A record a step: ``loss`` in nats a response token, ``lr``, ``grad_norm``.
 
     Raises:
-        UserError: no examples, one that is empty or longer than a row, or the loss diverged.
+        UserError: no examples, one that is empty or longer than a row, or the loss
+            diverged; nothing to resume with these settings, or the disk is full.
+        Interrupted: (a KeyboardInterrupt) in a folder, after Ctrl-C or SIGTERM, when a checkpoint is saved.
     """
     cfg = cfg or SFTConfig()
     if not examples:
         raise UserError("there are no examples to learn from")
     updater = Updater(model, cfg)
-    order = shuffled(len(examples), cfg.batch_size, cfg.seed)
+    order = Shuffled(len(examples), cfg.batch_size, cfg.seed)
     device = model.embed.weight.device
 
     def step(i: int) -> Record:
@@ -97,4 +108,12 @@ def sft(
         batch = pack(chosen, cfg.row) if cfg.row else pad(chosen)
         return updater.update([sft_loss(model, batch.to(device))])
 
-    return run(cfg.steps, step, name="fine-tuning", on_step=on_step, progress=progress)
+    keeping = Keeping(
+        out=out,
+        resume=resume,
+        model=model,
+        tokenizer=tokenizer,
+        learns_from={"examples": examples},
+        moving={"order": order},
+    )
+    return run(updater, step, name="fine-tuning", on_step=on_step, progress=progress, keeping=keeping)

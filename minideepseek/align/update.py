@@ -1,4 +1,4 @@
-"""One update of the weights, which all methods of this room share, and the loop around it.
+"""One update of the weights, which all methods of this room share.
 
 The model stays in eval mode throughout. What layers add for pre-training (balance losses, corrections of routers,
 tokens dropped for capacity, modules that look ahead, indexers that learn) rests, so that what is trained is exactly the
@@ -8,13 +8,12 @@ function that writes: a response's probability is the same when it is sampled an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from minideepseek.errors import UserError
 from minideepseek.train.config import TrainConfig
@@ -22,7 +21,6 @@ from minideepseek.train.metrics import Record
 from minideepseek.train.optimizer import adamw, set_lr
 from minideepseek.train.schedule import SCHEDULES, factor
 
-OnStep = Callable[[Record], None]
 Schedule = Literal["multi-step", "cosine", "wsd", "constant"]
 
 
@@ -44,10 +42,14 @@ class UpdateConfig:
     """Gradients together are made no longer than this; 0 leaves them as they are."""
     seed: int = 0
     """Of everything random: the same seed gives the same numbers on the same machine."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints, in a folder; 0 saves only when interrupted and at the end."""
+    keep: int = 2
+    """Checkpoints kept, the newest."""
 
     def __post_init__(self) -> None:
-        self.require(1, "steps")
-        self.require(0, "warmup", "weight_decay", "clip", "seed")
+        self.require(1, "steps", "keep")
+        self.require(0, "warmup", "weight_decay", "clip", "seed", "checkpoint_every")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise UserError(f"lr={self.lr} must be positive")
         if self.schedule not in SCHEDULES:
@@ -103,41 +105,3 @@ class Updater:
         self.optimizer.step()
         self.done += 1
         return {"loss": total, "lr": lr, "grad_norm": norm}
-
-
-def run(
-    steps: int, step: Callable[[int], dict[str, Any]], *, name: str, on_step: OnStep | None, progress: bool
-) -> list[Record]:
-    """Call ``step`` with 0, 1, ... and collect what it reports.
-
-    Args:
-        steps: how often.
-        step: returns the record of one step.
-        name: shown beside the progress bar.
-        on_step: called with each record, for curves that grow while one watches.
-        progress: show the bar.
-
-    Returns:
-        The records, each with its number as ``step``, counted from 1.
-    """
-    records: list[Record] = []
-    with tqdm(total=steps, desc=name, unit="step", disable=not progress) as bar:
-        for i in range(steps):
-            records.append({"step": i + 1, **step(i)})
-            if on_step is not None:
-                on_step(records[-1])
-            shown = "reward" if "reward" in records[-1] else "loss"
-            bar.set_postfix({shown: f"{records[-1][shown]:.3f}"}, refresh=False)
-            bar.update()
-    return records
-
-
-def shuffled(n: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Endless draws of ``size`` of the numbers below ``n``, every number once before any comes again."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting += torch.randperm(n, generator=generator).tolist()
-        yield waiting[:size]
-        waiting = waiting[size:]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from minideepseek import checkpoint
 from minideepseek.align import (
     Accuracy,
     GRPOConfig,
@@ -33,19 +34,30 @@ from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.errors import UserError
 from minideepseek.generations import generations
 from minideepseek.model import Transformer
-from minideepseek.train.metrics import MetricsLog, Record
+from minideepseek.train.interrupt import Interrupted
+from minideepseek.train.resume import check_free
 from minideepseek.train.threads import choose_threads, keep_memory, threads
 
 Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-Learning = Callable[[Callable[[Record], None]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a method is to do, and where it is kept. A stopped run goes on with the same command and --resume."""
+
+    out: Path
+    """Folder for metrics.jsonl, checkpoints and the model."""
+    task: str = "addition"
+    """addition, multiplication or countdown, with settings: addition:digits=3,languages=both."""
+    resume: bool = False
+    """Go on from the newest whole checkpoint in the folder, to the same numbers."""
 
 
 def tune(
     model: Model,
     /,
     *,
-    out: Path,
-    task: str = "addition",
+    job: tyro.conf.OmitArgPrefixes[Job],
     examples: int = 20_000,
     wrong: float = 0.0,
     mixed: float = 0.0,
@@ -57,30 +69,27 @@ def tune(
     Args:
         model: a generation (v1-mini, ...), which begins with random weights and the task's own few tokens, or the
             folder of a model that knows the task's characters.
-        out: folder for the model and metrics.jsonl.
-        task: addition, multiplication or countdown, with settings: addition:digits=3,languages=both.
         examples: demonstrations to learn from.
         wrong: chance of a number on the way to be another one.
         mixed: chance of a number to be written in the other alphabet, where languages=both.
         bare: chance of a response to come without tags.
         cfg: how it is tuned.
     """
-    chosen = open_task(task)
+    chosen = open_task(job.task)
     try:
         flaws = Flaws(wrong=wrong, mixed=mixed, bare=bare)
     except ValueError as error:
         raise UserError(str(error)) from None
     learner, tokenizer = _open(model, chosen, cfg.seed)
     shown = demonstrations(chosen, tokenizer, examples, flaws=flaws, seed=cfg.seed)
-    _learn(learner, tokenizer, chosen, out, lambda on_step: sft(learner, shown, cfg, on_step=on_step))
+    _learn(job, chosen, learner, tokenizer, partial(sft, learner, shown, cfg, tokenizer=tokenizer))
 
 
 def practise(
     model: Model,
     /,
     *,
-    out: Path,
-    task: str = "addition",
+    job: tyro.conf.OmitArgPrefixes[Job],
     problems: int = 5000,
     reward_format: float = 0.0,
     reward_language: float = 0.0,
@@ -92,20 +101,16 @@ def practise(
 
     Args:
         model: folder of a model that solves some problems sometimes.
-        out: folder for the model and metrics.jsonl.
-        task: addition, multiplication or countdown, with settings: addition:digits=3,languages=both.
         problems: to practise on, again and again; none is of those in the exam.
         reward_format: what a response in format earns beside.
         reward_language: what a response wholly in the language of its question earns beside.
         cfg: how it practises.
     """
-    chosen = open_task(task)
+    chosen = open_task(job.task)
     learner, tokenizer = _open(model, chosen, cfg.seed)
     asked = practice_problems(chosen, problems, seed=cfg.seed)
     reward = weighted((1.0, accuracy), (reward_format, kept_format), (reward_language, kept_language))
-    _learn(
-        learner, tokenizer, chosen, out, lambda on_step: grpo(learner, tokenizer, asked, reward, cfg, on_step=on_step)
-    )
+    _learn(job, chosen, learner, tokenizer, partial(grpo, learner, tokenizer, asked, reward, cfg))
 
 
 def imitate(
@@ -113,8 +118,7 @@ def imitate(
     /,
     *,
     teacher: Path,
-    out: Path,
-    task: str = "addition",
+    job: tyro.conf.OmitArgPrefixes[Job],
     problems: int = 2000,
     attempts: int = 4,
     cfg: tyro.conf.OmitArgPrefixes[SFTConfig] = SFTConfig(batch_size=64),  # noqa: B008  (frozen)
@@ -124,21 +128,21 @@ def imitate(
     Args:
         model: the student: a generation, or the folder of a model.
         teacher: folder of the teacher.
-        out: folder for the model and metrics.jsonl.
-        task: addition, multiplication or countdown, with settings: addition:digits=3,languages=both.
         problems: that the teacher is asked.
         attempts: of the teacher at each; the first right one is learnt from.
         cfg: how the student is tuned.
     """
-    chosen = open_task(task)
+    chosen = open_task(job.task)
     student, tokenizer = _open(model, chosen, cfg.seed)
     expert = _teacher(teacher, tokenizer)
+    if not job.resume:
+        check_free(job.out)  # before the teacher is asked: that takes its time
     asked = practice_problems(chosen, problems, seed=cfg.seed)
     shown = rejection_sample(expert, tokenizer, asked, attempts=attempts, seed=cfg.seed)
     if not shown:
-        raise UserError(f"{teacher} solved none of {problems} problems of {task}; it is no teacher of that")
+        raise UserError(f"{teacher} solved none of {problems} problems of {job.task}; it is no teacher of that")
     print(f"the teacher solved {len(shown)} of {problems} problems in {attempts} attempts")
-    _learn(student, tokenizer, chosen, out, lambda on_step: sft(student, shown, cfg, on_step=on_step))
+    _learn(job, chosen, student, tokenizer, partial(sft, student, shown, cfg, tokenizer=tokenizer))
 
 
 def consult(
@@ -146,8 +150,7 @@ def consult(
     /,
     *,
     teacher: Path,
-    out: Path,
-    task: str = "addition",
+    job: tyro.conf.OmitArgPrefixes[Job],
     problems: int = 5000,
     cfg: tyro.conf.OmitArgPrefixes[OnPolicyConfig] = OnPolicyConfig(),  # noqa: B008  (frozen)
 ) -> None:
@@ -158,22 +161,14 @@ def consult(
     Args:
         model: folder of the student.
         teacher: folder of the teacher, with the same tokenizer.
-        out: folder for the model and metrics.jsonl.
-        task: addition, multiplication or countdown, with settings: addition:digits=3,languages=both.
         problems: to write about, again and again.
         cfg: how the student learns.
     """
-    chosen = open_task(task)
+    chosen = open_task(job.task)
     student, tokenizer = _open(model, chosen, cfg.seed)
     expert = _teacher(teacher, tokenizer)
     asked = practice_problems(chosen, problems, seed=cfg.seed)
-    _learn(
-        student,
-        tokenizer,
-        chosen,
-        out,
-        lambda on_step: on_policy_distill(student, expert, tokenizer, asked, cfg, on_step=on_step),
-    )
+    _learn(job, chosen, student, tokenizer, partial(on_policy_distill, student, expert, tokenizer, asked, cfg))
 
 
 def exam(
@@ -276,17 +271,17 @@ def _teacher(folder: Path, tokenizer: Tokenizer) -> Transformer:
     return teacher
 
 
-def _learn(model: Transformer, tokenizer: Tokenizer, task: Task, out: Path, learning: Learning) -> None:
-    """Let the model learn, keep it and its metrics, and say what it can."""
-    checkpoint.write_config(model.cfg)  # refuse at once what could not be saved
+def _learn(job: Job, task: Task, model: Transformer, tokenizer: Tokenizer, learning: Callable[..., object]) -> None:
+    """Let the model learn, and say what it can; or, when it was interrupted, how to go on."""
     exercise = held_out_problems(task, 100, or_fewer=True)
     keep_memory()
     with threads(choose_threads()):
-        out.mkdir(parents=True, exist_ok=True)
-        with MetricsLog(out / "metrics.jsonl", []) as log:
-            learning(log.write)
-        checkpoint.save(model, out, tokenizer=tokenizer)
-        print(f"{out}: {_line(examine(model, tokenizer, exercise))}")
+        try:
+            learning(out=job.out, resume=job.resume)
+        except Interrupted as stop:
+            print(f"minideepseek: {stop}", file=sys.stderr)
+            sys.exit(128 + stop.signum)
+        print(f"{job.out}: {_line(examine(model, tokenizer, exercise))}")
 
 
 def _line(found: Accuracy) -> str:

@@ -8,8 +8,9 @@ import torch
 from minideepseek import UserError
 from minideepseek.align.batch import Example, pack, pad
 from minideepseek.align.evaluate import examine
+from minideepseek.align.run import Shuffled
 from minideepseek.align.sft import SFTConfig, demonstrations, sft, sft_loss
-from minideepseek.align.update import Updater, shuffled
+from minideepseek.align.update import Updater
 from minideepseek.data.tasks import Addition, Flaws, answer_of, practice_problems, tokenizer_for
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.model import Transformer
@@ -97,7 +98,7 @@ def test_a_batch_in_pieces_is_the_same_update() -> None:
 
 
 def test_every_example_comes_once_before_any_comes_again() -> None:
-    order = shuffled(10, 4, seed=0)
+    order = Shuffled(10, 4, seed=0)
     drawn = [k for _ in range(5) for k in next(order)]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
     assert drawn[:10] != drawn[10:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from minideepseek.align.grpo.settings import GRPOConfig
 from minideepseek.align.logprobs import response_logprobs
 from minideepseek.align.rewards import Reward, accuracy, kept_format, kept_language
 from minideepseek.align.rollout import Rollout, Samples, join, rollout
-from minideepseek.align.update import OnStep, Updater, run
+from minideepseek.align.run import Cycle, Keeping, Moving, OnStep, run
+from minideepseek.align.update import Updater
 from minideepseek.data.tasks import Problem
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.errors import UserError
@@ -53,6 +55,8 @@ def grpo(
     cfg: GRPOConfig | None = None,
     *,
     reference: Transformer | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[Record]:
@@ -65,6 +69,9 @@ def grpo(
         reward: of a response's text. With process supervision the task judges its steps; ``reward`` is only reported.
         cfg: the settings.
         reference: to stay near to; None takes the model as it is now. It is left alone.
+        out: a folder for checkpoints, metrics.jsonl and, at the end, the model. A run in a folder can be killed, and
+            goes on to the same numbers. None keeps no files.
+        resume: go on from the newest whole checkpoint under ``out`` (from the beginning, if there is none yet).
         on_step: called after each step with its record.
         progress: show a progress bar.
 
@@ -77,17 +84,18 @@ def grpo(
         same numbers on the same machine.
 
     Raises:
-        UserError: no problems, or the loss diverged.
+        UserError: no problems, or the loss diverged; nothing to resume with these settings, or the disk is full.
+        Interrupted: (a KeyboardInterrupt) in a folder, after Ctrl-C or SIGTERM, when a checkpoint is saved.
     """
     cfg = cfg or GRPOConfig()
     if not problems:
         raise UserError("there are no problems to practise")
     updater = Updater(model, cfg, updates=cfg.steps * cfg.epochs * cfg.minibatches)
     # A copy: it may catch up with the policy later. Without a divergence to weigh it is not asked.
-    reference = copy.deepcopy(reference or model).requires_grad_(False).eval() if cfg.beta else None
+    given, reference = reference, copy.deepcopy(reference or model).requires_grad_(False).eval() if cfg.beta else None
     generator = torch.Generator(model.embed.weight.device).manual_seed(cfg.seed)
     shuffler = torch.Generator().manual_seed(cfg.seed)
-    supply = _cycle(problems)
+    supply = Cycle(problems)
 
     def step(i: int) -> Record:
         judged = practise(model, tokenizer, supply, reward, cfg, generator)
@@ -104,7 +112,16 @@ def grpo(
         means = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         return _report(judged) | means | {"lr": updates[-1]["lr"]}
 
-    return run(cfg.steps, step, name="practising", on_step=on_step, progress=progress)
+    moving: dict[str, Moving] = {"generator": generator, "shuffler": shuffler, "supply": supply}
+    keeping = Keeping(
+        out=out,
+        resume=resume,
+        model=model,
+        tokenizer=tokenizer,
+        learns_from={"problems": problems, "reward": reward, "reference": given},
+        moving=moving if reference is None else moving | {"reference": reference},
+    )
+    return run(updater, step, name="practising", on_step=on_step, progress=progress, keeping=keeping)
 
 
 def practise(
@@ -221,8 +238,3 @@ def _report(judged: Judged) -> Record:
         if rows.any():
             record[name] = lengths[rows].mean().item()
     return record
-
-
-def _cycle(problems: Sequence[Problem]) -> Iterator[Problem]:
-    while True:
-        yield from problems

@@ -65,6 +65,8 @@ class GRPOConfig(UpdateConfig):
     """Train through the experts that were used when sampling (V3.2)."""
     keep_mask: bool = True
     """Train on the tokens that top_p and top_k let through (V3.2)."""
+    checkpoint_every: int = 10
+    """Rollouts between checkpoints, in a folder; 0 saves only when interrupted and at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

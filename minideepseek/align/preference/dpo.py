@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,9 @@ from minideepseek.align.batch import Example, pad
 from minideepseek.align.logprobs import response_logprobs
 from minideepseek.align.rewards import Reward
 from minideepseek.align.rollout import Rollout
-from minideepseek.align.update import OnStep, Schedule, UpdateConfig, Updater, run, shuffled
+from minideepseek.align.run import Keeping, OnStep, Shuffled, run
+from minideepseek.align.update import Schedule, UpdateConfig, Updater
+from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.errors import UserError
 from minideepseek.model import Transformer
 from minideepseek.train.metrics import Record
@@ -103,6 +106,9 @@ def dpo(
     pairs: Sequence[Pair],
     cfg: DPOConfig | None = None,
     *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    tokenizer: Tokenizer | None = None,
     on_step: OnStep | None = None,
     progress: bool = True,
 ) -> list[Record]:
@@ -112,6 +118,10 @@ def dpo(
         model: of any generation.
         pairs: each comes once before any comes again. What the reference thinks of them is computed once, beforehand.
         cfg: the settings.
+        out: a folder for checkpoints, metrics.jsonl and, at the end, the model. A run in a folder can be killed, and
+            goes on to the same numbers. None keeps no files.
+        resume: go on from the newest whole checkpoint under ``out`` (from the beginning, if there is none yet).
+        tokenizer: saved beside the model in ``out``.
         on_step: called after each step with its record.
         progress: show a progress bar.
 
@@ -121,7 +131,8 @@ def dpo(
         of their log-probabilities since the beginning, in nats a response.
 
     Raises:
-        UserError: no pairs, or the loss diverged.
+        UserError: no pairs, or the loss diverged; nothing to resume with these settings, or the disk is full.
+        Interrupted: (a KeyboardInterrupt) in a folder, after Ctrl-C or SIGTERM, when a checkpoint is saved.
     """
     cfg = cfg or DPOConfig()
     if not pairs:
@@ -130,7 +141,7 @@ def dpo(
     with torch.no_grad():
         pieces = [pair_logprobs(model, pairs[i : i + cfg.batch_size]) for i in range(0, len(pairs), cfg.batch_size)]
     reference = torch.stack([torch.cat(column) for column in zip(*pieces, strict=True)])
-    order = shuffled(len(pairs), cfg.batch_size, cfg.seed)
+    order = Shuffled(len(pairs), cfg.batch_size, cfg.seed)
 
     def step(i: int) -> Record:
         rows = next(order)
@@ -149,4 +160,12 @@ def dpo(
             "rejected": sunk.mean().item(),
         }
 
-    return run(cfg.steps, step, name="preferring", on_step=on_step, progress=progress)
+    keeping = Keeping(
+        out=out,
+        resume=resume,
+        model=model,
+        tokenizer=tokenizer,
+        learns_from={"pairs": pairs},
+        moving={"order": order, "reference": reference},
+    )
+    return run(updater, step, name="preferring", on_step=on_step, progress=progress, keeping=keeping)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from minideepseek.align.batch import Batch, Example, encode_example, pad
 from minideepseek.align.preference.dpo import Pair
 from minideepseek.align.rewards import Reward
-from minideepseek.align.update import OnStep, UpdateConfig, Updater, run, shuffled
+from minideepseek.align.run import OnStep, Shuffled, run
+from minideepseek.align.update import UpdateConfig, Updater
 from minideepseek.data.tasks import Problem
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.errors import UserError
@@ -98,14 +99,14 @@ def train_reward_model(
         raise UserError("there are no pairs to learn from; did every response earn the same?")
     judge = RewardModel(model)
     updater = Updater(judge, cfg)
-    order = shuffled(len(pairs), cfg.batch_size, cfg.seed)
+    order = Shuffled(len(pairs), cfg.batch_size, cfg.seed)
 
     def step(i: int) -> Record:
         chosen, rejected = score_pairs(judge, [pairs[row] for row in next(order)])
         right = (chosen > rejected).double().mean().item()
         return updater.update([preference_loss(chosen, rejected).mean()]) | {"accuracy": right}
 
-    return judge, run(cfg.steps, step, name="judging", on_step=on_step, progress=progress)
+    return judge, run(updater, step, name="judging", on_step=on_step, progress=progress)
 
 
 def score_pairs(judge: RewardModel, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
