@@ -313,6 +313,24 @@ def test_attention_of_few_queries_reads_a_cache_that_is_a_slice(
     torch.testing.assert_close(ops.attention(q, k, v, causal=True).double(), truth, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_takes_groups_with_large_keys_one_by_one(
+    dtype: torch.dtype, queries: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attend, "LARGE", 0)
+    monkeypatch.setattr(attend, "MKL_IS_SLOW", True)
+    q, cache = torch.randn(2, 8, queries, 24).to(dtype), torch.randn(2, 1, 200, 24).to(dtype)
+    keys = cache[:, :, :150]
+    assert attend._apart(q, keys, keys)
+    mask = torch.rand(2, 1, queries, 150) < 0.7 if masked else None
+    truth = reference.attention(q.double(), keys.double(), keys.double(), causal=True, mask=mask)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    found = ops.attention(q, keys, keys, causal=True, mask=mask)
+    torch.testing.assert_close(found.double(), truth, atol=tolerance, rtol=tolerance)
+
+
 def test_attention_in_bfloat16_stays_near_the_truth_over_many_blocks() -> None:
     q, k, v = (torch.randn(1, h, 600, 32).bfloat16().requires_grad_() for h in (4, 2, 2))
     g = torch.randn(1, 4, 600, 32).bfloat16()

@@ -17,6 +17,7 @@ FEW = 4  # queries a head, up to which calls cost more than arithmetic
 
 
 LONG = 768  # queries from which a head has enough work to be taken by itself
+LARGE = 2**20  # bytes of the keys that a group of heads shares, from which that holds of a decode
 
 
 @kernel_in("attention")
@@ -94,20 +95,25 @@ def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Te
     (batch, heads, queries, width), groups, keys = q.shape, k.shape[1], k.shape[2]
     # To the library's one call the heads of a group are queries of one sequence. In float32 it reads best where a
     # core's own cache nearly holds the keys, or many heads share them; otherwise two products read faster.
-    whole = queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1]
+    apart = _apart(q, k, v)
+    whole = queries == 1 and q.dtype == torch.float32 and hidden is None and width == v.shape[-1] and not apart
     # (A compiled step takes it always: an answer that changes as the text grows would be compiled anew.)
     if whole and (torch.compiler.is_compiling() or heads >= 8 * groups or k.nbytes < 2**21):
         y = F.scaled_dot_product_attention(q.view(batch, groups, -1, width), k, v, scale=scale)
         return y.reshape(q.shape)
-    rows, k, v = (q * scale).reshape(batch * groups, -1, width).mT, k.flatten(0, 1), v.flatten(0, 1)
-    # oneDNN compiles a bfloat16 product for every new shape, and each step of a decode has a key more than the last.
-    # Cut here, the long part keeps its shape for 64 steps, and of the short one there are only 64, none of one key: the
-    # compiler would make a case of its own of that.
-    cut = max(keys - 2, 0) // 64 * 64 if q.dtype == torch.bfloat16 else 0
-    if cut:
-        scores = torch.cat([torch.bmm(k[:, :cut], rows), torch.bmm(k[:, cut:], rows)], 1).mT
+    rows, k, v = (q * scale).reshape(batch * groups, -1, width), k.flatten(0, 1), v.flatten(0, 1)
+    # oneDNN compiles a product for every new shape, and each step of a decode has a key more than the last. Cut here,
+    # the long part keeps its shape for 64 steps, and of the short one there are only 64, none of one key: the compiler
+    # would make a case of its own of that.
+    cut = max(keys - 2, 0) // 64 * 64 if apart or q.dtype == torch.bfloat16 else 0
+    if apart:
+        scores = torch.stack(
+            [torch.cat([product(r, x[:cut]), r @ x[cut:].t()], 1) for r, x in zip(rows, k, strict=True)]
+        )
+    elif cut:
+        scores = torch.cat([torch.bmm(k[:, :cut], rows.mT), torch.bmm(k[:, cut:], rows.mT)], 1).mT
     else:
-        scores = torch.bmm(k, rows).mT  # (B·G, H/G·T, S); products like the few rows second
+        scores = torch.bmm(k, rows.mT).mT  # (B·G, H/G·T, S); products like the few rows second
     if hidden is not None:
         hidden = hidden.expand(batch, heads, queries, -1).reshape(scores.shape)
         scores = scores.masked_fill(hidden, -torch.inf)
@@ -117,11 +123,27 @@ def _few(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, hidden: Te
     p = scores.softmax(-1)
     if hidden is not None:  # the softmax of nothing is 0/0
         p = p.masked_fill(hidden, 0.0)
-    if cut:
+    if apart:
+        y = torch.stack([product(r[:, :cut], x[:cut].t()) + r[:, cut:] @ x[cut:] for r, x in zip(p, v, strict=True)])
+    elif cut:
         y = torch.baddbmm(torch.bmm(p[..., :cut], v[:, :cut]), p[..., cut:], v[:, cut:])
     else:
         y = torch.bmm(p, v)
     return y.view(batch, heads, queries, -1)
+
+
+def _apart(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether each group of heads by itself is sooner through: oneDNN is slow with stacks of large matrices."""
+    rows, (keys, width) = q.shape[2] * q.shape[1] // k.shape[1], k.shape[2:]
+    return (
+        not torch.compiler.is_compiling()
+        and (q.dtype == torch.bfloat16 or (q.dtype == torch.float32 and MKL_IS_SLOW))
+        and rows >= 8
+        and keys > 128
+        and keys * width * k.element_size() >= LARGE
+        and k.stride(2) == width  # gaps between rows would stall it
+        and v.stride(2) == v.shape[3]
+    )
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> Iterator[tuple[int, int, int]]:
