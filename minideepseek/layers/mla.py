@@ -188,10 +188,7 @@ class LatentAttention(nn.Module):
         # Each head's matrix meets the queries of all rows in one product; row by row it would be read B times over.
         nope, turned = query.permute(2, 0, 1, 3).flatten(1, 2).split([cfg.d_nope, cfg.d_rope], dim=-1)  # (H, B·T, ...)
         query = torch.cat([torch.bmm(nope, up_key), turned], dim=-1).unflatten(1, (batch, tokens)).transpose(0, 1)
-        # One key head for all, whose value is the latent part of the key itself. Summing the rotary part along with it
-        # and dropping that costs less than reading the latents around it.
-        keys = latents[:, None]
-        y = ops.attention(query, keys, keys, **how)[..., : cfg.d_latent]  # (B, H, T, d_c)
+        y = ops.latent_attention(query, latents, cfg.d_latent, **how)  # (B, H, T, d_c)
         values = torch.bmm(up_value, y.transpose(0, 1).flatten(1, 2).mT)  # (H, d_value, B·T): the quicker order
         # In the order of ``out``'s rows: a view would have its matrix copied for each row of the batch.
         return values.unflatten(2, (batch, tokens)).permute(2, 3, 0, 1).contiguous()
