@@ -49,13 +49,14 @@ def token_logprobs(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float = 1.0, allowed: Tensor | None = None
 ) -> Tensor:
     """Log-probabilities (N,) of ``targets`` (N,) after ``hidden`` (N, D), in nats; the rest as in ``scaled_logits``."""
+    if allowed is None:
+        return ops.linear_log_probs(hidden / temperature, weight, targets)
 
-    def logprobs(hidden: Tensor, targets: Tensor, allowed: Tensor | None = None) -> Tensor:
+    def logprobs(hidden: Tensor, targets: Tensor, allowed: Tensor) -> Tensor:
         logits = scaled_logits(hidden, weight, temperature, allowed)
         return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
 
-    rows = (hidden, targets) if allowed is None else (hidden, targets, allowed)
-    return by_rows(logprobs, *rows, vocab_size=len(weight))
+    return by_rows(logprobs, hidden, targets, allowed, vocab_size=len(weight))
 
 
 def token_entropies(hidden: Tensor, weight: Tensor, *, temperature: float = 1.0) -> Tensor:
