@@ -1,6 +1,7 @@
 """Verifiable tasks: right is judged right, wrong wrong, garbage never raises, and no practised problem is examined."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,11 +266,19 @@ def test_thoughts_mix_alphabets_only_where_there_are_two() -> None:
         assert abs(foreign / total - expected) < 0.1
 
 
-def test_more_problems_than_there_are_cannot_be_examined() -> None:
+@pytest.mark.parametrize("wish", [100, 10**9])
+def test_more_problems_than_there_are_cannot_be_examined_however_many_are_wished_for(wish: int) -> None:
     with pytest.raises(UserError, match="holds out only"):
-        held_out_problems(Addition(digits=1), 100)
-    everything = held_out_problems(Addition(digits=1), 100, or_fewer=True)
+        held_out_problems(Addition(digits=1), wish)
+    everything = held_out_problems(Addition(digits=1), wish, or_fewer=True)
     assert 3 < len(everything) == len({Addition().identity(problem) for problem in everything}) < 20
+
+
+@pytest.mark.parametrize("draw", [practice_problems, held_out_problems])
+def test_fewer_than_no_problems_are_refused(draw: Callable[..., list[Problem]]) -> None:
+    assert draw(Addition(), 0) == []
+    with pytest.raises(UserError, match="-5 problems cannot be drawn"):
+        draw(Addition(), -5)
 
 
 def test_a_task_with_hardly_any_problems_is_refused_instead_of_searched_for_ever() -> None:

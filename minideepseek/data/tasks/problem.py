@@ -14,7 +14,7 @@ from minideepseek.errors import UserError
 
 HELD_OUT = 0.2  # of a task's different problems
 FRUITLESS = 10_000  # draws in a row from the wrong side, of which there are none where both sides have problems
-PATIENCE = 200  # draws for each problem of an exam, until it is clear that there are no more
+PATIENCE = 200  # draws without a new one for each problem found, until it is clear that there are no more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,12 @@ class Task(Protocol):
 
 
 def practice_problems(task: Task, n: int, *, seed: int = 0) -> list[Problem]:
-    """``n`` problems to learn from, with repetitions; none of them is ever held out."""
+    """``n`` problems to learn from, with repetitions; none of them is ever held out.
+
+    Raises:
+        UserError: a negative number, or the task has no problems but those held out.
+    """
+    _check_number(n)
     return list(islice(_side(task, seed, held_out=False), n))
 
 
@@ -108,18 +113,27 @@ def held_out_problems(task: Task, n: int, *, seed: int = 0, or_fewer: bool = Fal
     """``n`` different problems of the fifth that is never practised; with ``or_fewer``, all of them if they are less.
 
     Raises:
-        UserError: the task has not that many.
+        UserError: a negative number, or the task has not that many.
     """
+    _check_number(n)
     found: dict[str, Problem] = {}
-    for tried, problem in enumerate(_side(task, seed, held_out=True)):
+    in_vain = 0
+    for problem in _side(task, seed, held_out=True):
         if len(found) == n:
             break
-        if tried > PATIENCE * n:
-            if or_fewer and found:
+        identity = task.identity(problem)
+        in_vain = in_vain + 1 if identity in found else 0
+        if in_vain > PATIENCE * len(found):
+            if or_fewer:
                 break
             raise UserError(f"{task} holds out only {len(found)} different problems, not {n}; ask for fewer")
-        found.setdefault(task.identity(problem), problem)
+        found.setdefault(identity, problem)
     return list(found.values())
+
+
+def _check_number(n: int) -> None:
+    if n < 0:
+        raise UserError(f"{n} problems cannot be drawn; ask for a positive number")
 
 
 def _side(task: Task, seed: int, *, held_out: bool) -> Iterator[Problem]:
