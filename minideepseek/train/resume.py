@@ -175,6 +175,8 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 def check_settings(path: Path, facts: dict[str, Any], cfg: TrainConfig) -> None:
     """Raise UserError unless a run of ``cfg`` would have made this checkpoint too."""
+    if "method" in facts["settings"]:
+        raise UserError(f"{path} is of a run of alignment; go on with it there, or choose another folder")
     before: dict[str, Any] = asdict(TrainConfig()) | facts["settings"]  # what an older checkpoint does not name
     now = {name: list(value) if isinstance(value := getattr(cfg, name), tuple) else value for name in HISTORY}
     check_same(path, before, now)

@@ -1,16 +1,16 @@
 """A run of alignment that was killed goes on as if nothing had happened; and only a run that is the same may go on."""
 
-import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,7 +38,7 @@ from minideepseek.data.tasks import Addition, practice_problems, tokenizer_for
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.generations import generations
 from minideepseek.model import Transformer
-from minideepseek.train import Interrupted, read_metrics, state
+from minideepseek.train import Interrupted, TrainConfig, read_metrics, state, train
 from minideepseek.train.metrics import Record
 
 from .conftest import TINY
@@ -262,16 +262,29 @@ def test_other_material_another_method_and_another_model_are_refused(tmp_path: P
         on_policy_distill(fresh(), fresh(8), TOKENIZER, PROBLEMS, ON_POLICY, out=taught, resume=True, progress=False)
 
 
-def test_a_run_of_pre_training_is_not_gone_on_with(tmp_path: Path) -> None:
-    tune(fresh(), out=tmp_path)
-    path = state.checkpoints(tmp_path)[-1]
-    facts = {key: value for key, value in state.read_facts(path).items() if key != "began"}
-    (path / "trainer.json").write_text(json.dumps(facts))
-    sums = (path / "SHA256SUMS").read_text().splitlines()
-    whole = [f"{state._sha256(path / line.split('  ')[1])}  {line.split('  ')[1]}" for line in sums]
-    (path / "SHA256SUMS").write_text("\n".join(whole) + "\n")
+@dataclass(frozen=True)
+class SomeText:
+    """Tokens to train on that say nothing."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    corpus: str = "some text"
+    tokenizer: Tokenizer = TOKENIZER
+
+    def bits_per_byte(self, loss: float) -> float:
+        return loss
+
+
+def test_runs_of_pre_training_and_of_alignment_do_not_go_on_with_each_other(tmp_path: Path) -> None:
+    tokens = np.arange(200, dtype=np.uint32) % TOKENIZER.vocab_size
+    data = SomeText(tokens, tokens)
+    cfg = TrainConfig(steps=2, batch_size=2, seq_len=8, eval_every=0)
+    train(SMALL, data, cfg, out=tmp_path / "pre", progress=False)
     with pytest.raises(UserError, match="is of a run of pre-training"):
-        tune(fresh(), out=tmp_path, resume=True)
+        tune(mds.load(tmp_path / "pre"), out=tmp_path / "pre", resume=True)
+    tune(fresh(), out=tmp_path / "tuned")
+    with pytest.raises(UserError, match="is of a run of alignment"):
+        train(SMALL, data, cfg, out=tmp_path / "tuned", resume=True, progress=False)
 
 
 def test_things_are_described_by_what_decides_the_numbers() -> None:

@@ -193,7 +193,7 @@ class _Kept:
         self.updater.done, self.began, self.saved = facts["updates"], facts["began"], path
 
     def _check(self, path: Path, facts: dict[str, Any]) -> None:
-        if "began" not in facts:
+        if "method" not in facts["settings"]:
             raise UserError(f"{path} is of a run of pre-training; go on with it there, or choose another folder")
         beginning.check_same(path, facts["settings"], self.identity)
         # In a notebook the model that was interrupted is still there: it is as far as its checkpoint.
