@@ -109,11 +109,12 @@ class Experts(nn.Module):
         self.register_buffer("dropped", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, x: Tensor, ctx: Context) -> Tensor:
-        """x: (B, T, D) -> (B, T, D). Unless frozen, training adds balance losses and counts loads."""
+        """x: (B, T, D) -> (B, T, D). Training adds balance losses and counts loads, unless frozen or decoding."""
         rows = x.flatten(0, 1)
         routing = self.router(rows, ctx)
         weights = routing.weights
-        if self.training and self.down.requires_grad:
+        writes = ctx is not None and ctx.cache is not None  # text, and learns nothing: whatever the mode, no training
+        if self.training and self.down.requires_grad and not writes:
             # A pass that only notes routes, for later, is not counted.
             counts = torch.is_grad_enabled() or ctx.routes is None
             if counts:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import minideepseek as mds
 from minideepseek import ops
 from minideepseek.context import Context
 from minideepseek.layers import (
@@ -325,6 +326,15 @@ def test_a_look_at_the_loads_needs_no_gradient():
     with torch.no_grad():
         model(torch.randint(0, 40, (3, 5)))
     assert model.blocks[1].ffn.load.sum() == 3 * 5 * 2
+
+
+def test_text_written_between_two_steps_leaves_their_loads_alone():
+    model = mixture_model().train()
+    before = model.blocks[1].ffn.router.bias.clone()
+    mds.generate(model, torch.randint(0, 40, (2, 5)), max_new_tokens=4)
+    assert not model.blocks[1].ffn.load.any()
+    model.blocks[1].ffn.after_step(0.0)
+    assert torch.equal(model.blocks[1].ffn.router.bias, before)
 
 
 def test_a_mixture_stands_alone_without_a_context():
