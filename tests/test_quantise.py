@@ -147,6 +147,11 @@ def test_every_block_is_rounded_by_itself_also_at_the_edges(block, power_of_two)
         assert torch.equal(part, as_fp8(own, block=None, power_of_two=power_of_two))
 
 
+@pytest.mark.parametrize("block", [8, (4, 8), None])
+def test_nothing_is_rounded_to_nothing(block):
+    assert as_fp8(torch.empty(0, 8), block=block).shape == (0, 8)
+
+
 def test_stacked_matrices_are_rounded_one_by_one_and_vectors_as_rows():
     x = normal(3, 5, 6)
     assert torch.equal(as_fp8(x, block=(2, 4)), torch.stack([as_fp8(one, block=(2, 4)) for one in x]))

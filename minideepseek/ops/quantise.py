@@ -140,6 +140,8 @@ def as_fp8(
         least_peak: a block whose numbers are all smaller is scaled as if this were its largest. The default suits
             activations; gradients are smaller than that.
     """
+    if not x.numel():
+        return x
     if block is None:
         x, shape, block = x.reshape(1, -1), x.shape, x.numel()
     else:
