@@ -56,6 +56,11 @@ def run_schedule(
     missing = schedule.stages_of(team.rank) - set(stages)
     if missing:
         raise ValueError(f"process {team.rank} needs stages {sorted(missing)} for {schedule.name}")
+    # Copies of a stage are added up, and what they had before is no part of that.
+    parameters = [p for number in schedule.stages_of(team.rank) for p in stages[number].parameters()]
+    before = [p.grad for p in parameters]
+    for p in parameters:
+        p.grad = None
     device = _Device(schedule, team.rank, stages, inputs, loss, between)
     for step in schedule.devices[team.rank]:
         for op in step:
@@ -65,6 +70,9 @@ def run_schedule(
     for sending in device.sending:
         sending.wait()
     _add_up_copies(schedule, team.rank, stages)
+    for p, earlier in zip(parameters, before, strict=True):
+        if earlier is not None:
+            p.grad = earlier if p.grad is None else earlier + p.grad
     total = torch.tensor(device.total)
     team.total([total])
     return Run(loss=total.item(), kept=device.most)
