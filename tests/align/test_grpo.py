@@ -129,6 +129,13 @@ def test_every_generation_practises_and_its_first_update_is_on_policy(name: str)
     assert not torch.equal(parameters(model), before)
 
 
+def test_policy_and_reference_are_asked_at_the_temperature_of_the_sampler() -> None:
+    cfg = replace(QUICK, steps=1, epochs=1, temperature=0.5, clip_low=1e-3, clip_high=1e-3)
+    (record,) = grpo(fresh(), TOKENIZER, PROBLEMS, even, cfg, progress=False)
+    assert record["clipped"] == 0.0
+    assert record["kl"] == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_published_variant_practises(name: str) -> None:
     steps = 40 // VARIANTS[name].minibatches  # as many updates of each

@@ -67,6 +67,10 @@ def test_a_group_without_differences_teaches_exactly_nothing(value: float, scale
     assert group_advantages(rewards, scale=scale).tolist() == [[0.0] * 7]
 
 
+def test_differences_of_rounding_are_none() -> None:
+    assert group_advantages(torch.tensor([[0.0, 1e-12], [1e6, 1e6 + 1e-6]], dtype=torch.float64)).count_nonzero() == 0
+
+
 def test_scaling_makes_questions_count_alike_however_hard_they_are() -> None:
     rewards = torch.tensor([[1.0] + [0.0] * 7, [1.0] * 4 + [0.0] * 4], dtype=torch.float64)
     scaled, plain = group_advantages(rewards), group_advantages(rewards, scale=False)
@@ -240,6 +244,14 @@ def test_only_responses_below_average_that_have_drifted_away_are_left_out() -> N
     torch.testing.assert_close(found[1], torch.full((6,), only_divergence, dtype=torch.float64))
     masked = grpo_objective(logp, logp + drift, ADVANTAGES, MASK, cfg, reference=reference).metrics["masked"]
     assert masked.item() == pytest.approx(6 / MASK.sum().item())
+
+
+def test_what_is_left_out_does_not_count_as_clipped() -> None:
+    logp = torch.zeros(ROWS, COLUMNS, dtype=torch.float64)
+    everything = GRPOConfig(beta=0.0)  # a ratio of exp(-1/2) is clipped where advantages are negative
+    assert grpo_objective(logp, logp + 0.5, ADVANTAGES, MASK, everything).metrics["clipped"] > 0
+    masking = GRPOConfig(beta=0.0, off_policy=0.1)
+    assert grpo_objective(logp, logp + 0.5, ADVANTAGES, MASK, masking).metrics["clipped"] == 0
 
 
 def test_drift_is_measured_on_the_response_alone() -> None:
