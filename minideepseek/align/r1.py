@@ -14,6 +14,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from minideepseek.align.batch import Example
 from minideepseek.align.distill import rejection_sample
@@ -81,6 +83,8 @@ def r1(
     general: Sequence[Example] = (),
     preference: Reward | None = None,
     cfg: R1Config | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> R1Run:
     """Make a reasoning model of a base model.
@@ -93,18 +97,26 @@ def r1(
         general: examples of everything else that the model is to do, taught with the third stage.
         preference: what people like, by a rule or a reward model; None leaves it out.
         cfg: the settings.
+        out: a folder in which every stage has one of its own, as each method alone would have; the last stage two,
+            ``everything`` and ``preferring``. None keeps no files.
+        resume: go on in the stage that was interrupted; those before it are read, those after it begin.
         progress: show progress bars.
 
     Raises:
-        UserError: no problems or demonstrations, or the second stage found no answer worth keeping.
+        UserError: no problems or demonstrations, the second stage found no answer worth keeping, or a stage cannot be
+            resumed with these settings.
+        Interrupted: (a KeyboardInterrupt) in a folder, after Ctrl-C or SIGTERM, when a checkpoint is saved.
     """
     cfg = cfg or R1Config()
 
+    def kept_in(name: str) -> dict[str, Any]:
+        return {"out": None if out is None else Path(out) / name, "resume": resume, "progress": progress}
+
     dev1 = copy.deepcopy(base)
-    first = sft(dev1, cold_start, cfg.cold_start, progress=progress)
+    first = sft(dev1, cold_start, cfg.cold_start, tokenizer=tokenizer, **kept_in("dev1"))
 
     dev2 = copy.deepcopy(dev1)
-    second = grpo(dev2, tokenizer, problems, REASONING, cfg.reasoning, progress=progress)
+    second = grpo(dev2, tokenizer, problems, REASONING, cfg.reasoning, **kept_in("dev2"))
 
     kept = rejection_sample(
         dev2,
@@ -119,15 +131,19 @@ def r1(
     if not kept:
         raise UserError("stage 2 found no answer that is right and readable; give it more steps, or a better base")
     dev3 = copy.deepcopy(base)
-    third = sft(dev3, [*kept, *general], cfg.fine_tuning, progress=progress)
+    third = sft(dev3, [*kept, *general], cfg.fine_tuning, tokenizer=tokenizer, **kept_in("dev3"))
 
     final = copy.deepcopy(dev3)
     fourth: list[Record] = []
     pleased = REASONING if preference is None else weighted((1.0, REASONING), (1.0, preference))
-    for reward, steps in ((REASONING, cfg.everything.steps - cfg.preferring), (pleased, cfg.preferring)):
+    halves = {
+        "everything": (REASONING, cfg.everything.steps - cfg.preferring),
+        "preferring": (pleased, cfg.preferring),
+    }
+    for name, (reward, steps) in halves.items():
         if steps:
             stage = replace(cfg.everything, steps=steps, seed=cfg.everything.seed + len(fourth))
-            found = grpo(final, tokenizer, problems, reward, stage, reference=dev3, progress=progress)
+            found = grpo(final, tokenizer, problems, reward, stage, reference=dev3, **kept_in(name))
             done = len(fourth)
             fourth += [record | {"step": done + record["step"]} for record in found]
 

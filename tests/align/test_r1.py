@@ -1,6 +1,10 @@
 """The four stages of R1: each starts where it should, and together they do what R1-Zero does not."""
 
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from minideepseek.align.sft import SFTConfig, demonstrations, sft
 from minideepseek.data.tasks import Addition, Flaws, Problem, practice_problems, tokenizer_for
 from minideepseek.generate import Sampling
 from minideepseek.model import Transformer
+from minideepseek.train import Interrupted
 
 from .conftest import TINY
 
@@ -98,6 +103,35 @@ def test_a_base_that_finds_nothing_readable_is_refused() -> None:
             cfg=nothing,
             progress=False,
         )
+
+
+def test_an_interrupted_run_goes_on_in_its_stage(base: Transformer, tmp_path: Path) -> None:
+    """Here in the last of all, which is the only one in which preferences are asked for."""
+    practice = replace(PRACTICE, steps=3, questions=2, group=2)
+    tuning = replace(QUICK.fine_tuning, steps=3)
+    cfg = replace(QUICK, reasoning=replace(practice, steps=2), fine_tuning=tuning, everything=practice)
+    shown = demonstrations(TASK, TOKENIZER, 40, seed=2)
+    seen: list[str] = []
+
+    def lengthy(problem: Problem, text: str) -> float:
+        if (tmp_path / "preferring").exists() and not seen:
+            seen.append(text)
+            os.kill(os.getpid(), signal.SIGINT)
+        return float(len(text))
+
+    def go(**how: Any) -> R1Run:
+        return r1(base, TOKENIZER, PROBLEMS, shown, preference=lengthy, cfg=cfg, progress=False, **how)
+
+    unbroken = go()
+    with pytest.raises(Interrupted, match=r"stopped after step 1 of 2; .*preferring"):
+        go(out=tmp_path)
+    assert not (tmp_path / "preferring" / "config.json").exists()
+    resumed = go(out=tmp_path, resume=True)
+    assert resumed.records == unbroken.records
+    for name, model in resumed.models.items():
+        theirs = unbroken.models[name].state_dict()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in model.state_dict().items())
+    assert {path.name for path in tmp_path.iterdir()} == {"dev1", "dev2", "dev3", "everything", "preferring"}
 
 
 @pytest.mark.parametrize("settings", [{"attempts": 0}, {"preferring": 41}, {"preferring": -1}])

@@ -205,6 +205,25 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "going on from step-000004" in said
 
 
+def test_a_disk_that_is_full_ends_in_a_line_that_names_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = state.save_state
+
+    def full(path: Path, *rest: Any) -> None:
+        if state.step_of(path) == 4:
+            raise UserError(f"cannot write {path}: No space left on device; free some space")
+        save(path, *rest)
+
+    monkeypatch.setattr(state, "save_state", full)
+    with pytest.raises(UserError, match=r"stopped at step 4: .*No space.*last good checkpoint is .*step-000002$"):
+        tune(fresh(), out=tmp_path)
+    monkeypatch.setattr(state, "save_state", save)
+    model, unbroken = fresh(), fresh()
+    assert tune(model, out=tmp_path, resume=True) == tune(unbroken)
+    assert equal(model, unbroken)
+
+
 def test_only_the_newest_checkpoints_are_kept_as_often_as_was_asked(tmp_path: Path) -> None:
     tune(fresh(), replace(SFT, checkpoint_every=1, keep=3), out=tmp_path / "often")
     assert [state.step_of(path) for path in state.checkpoints(tmp_path / "often")] == [4, 5, 6]
@@ -298,7 +317,18 @@ def test_things_are_described_by_what_decides_the_numbers() -> None:
     experts["b"] = fresh(3)
     assert described(expert) != before
     assert described(weighted((1.0, kept_format))) == "weighted.total([[1.0, kept_format]])"
-    assert described(object()) == "object"
+    assert described(object()) == "<object object>"
+    assert described([object() for _ in range(20)]) == described([object() for _ in range(20)])
+
+    notes: list[str] = []
+
+    def itself(problem: object, text: str) -> float:
+        notes.append(text)
+        return itself(problem, text[1:]) if text else 0.0
+
+    before = described(itself)
+    itself(None, "seen")
+    assert described(itself) == before
     assert described(EXAMPLES * 2).startswith("20 (")
     assert described(EXAMPLES * 2) != described(EXAMPLES[::-1] * 2)
 
@@ -372,14 +402,16 @@ def test_ctrl_c_says_how_to_go_on_and_the_command_goes_on(
 
 
 def test_a_killed_command_goes_on_but_not_as_another(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("align", "grpo", str(base), *COMMANDS["grpo"], "--out")
     out = str(tmp_path / "broken")
     assert call_and_signal(signal.SIGKILL, *command, out).returncode == -signal.SIGKILL
     assert [state.step_of(path) for path in state.checkpoints(Path(out))] == [3]
     checkpoint.save(fresh(1), tmp_path / "other", tokenizer=TOKENIZER)
+    monkeypatch.setattr("minideepseek.cli.align.rejection_sample", None)  # a teacher is not even asked
     for wrong, message in (
+        (("align", "imitate", str(base), "--teacher", str(base), *COMMON, "--out"), "already holds a run"),
         (command, "already holds a run"),
         ((*command, out, "--resume", "--lr", "0.5"), "lr=0.0001 became 0.5"),
         ((*command, out, "--resume", "--reward-language", "0.6"), "reward="),

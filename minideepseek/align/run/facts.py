@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from types import FunctionType
 
 import torch
@@ -17,22 +19,9 @@ def described(thing: object) -> str:
     """What a thing is: as text, or a long one's digest.
 
     Models are known by their weights, functions by their name and by what they enclose: a sum of rewards is another
-    one with other weights. What says no more of itself than where it lies in memory is known by its type alone.
+    one with other weights. Where a thing lies in memory says nothing.
     """
-    if isinstance(thing, nn.Module):
-        return fingerprint(thing)
-    if isinstance(thing, FunctionType):
-        inside = [cell.cell_contents for cell in thing.__closure__ or ()]
-        name = thing.__qualname__.replace(".<locals>", "")
-        return f"{name}({', '.join(map(described, inside))})" if inside else name
-    if isinstance(thing, Mapping) and len(thing) <= SHORT:
-        return _brief("{" + ", ".join(f"{key!r}: {described(value)}" for key, value in thing.items()) + "}")
-    if isinstance(thing, list | tuple) and len(thing) <= SHORT:
-        return _brief("[" + ", ".join(map(described, thing)) + "]")
-    text = repr(thing)
-    if " at 0x" in text and not isinstance(thing, list | tuple):
-        return type(thing).__qualname__
-    return f"{len(thing)} ({_digest(text)})" if isinstance(thing, list | tuple) else _brief(text)
+    return _described(thing, ())
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -42,6 +31,30 @@ def fingerprint(module: nn.Module) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _described(thing: object, within: tuple[object, ...]) -> str:
+    if isinstance(thing, nn.Module):
+        return fingerprint(thing)
+    deeper = (*within, thing)
+    if isinstance(thing, FunctionType):
+        inside = [_described(one, deeper) for one in _enclosed(thing) if not any(one is outer for outer in deeper)]
+        name = thing.__qualname__.replace(".<locals>", "")
+        return f"{name}({', '.join(inside)})" if inside else name
+    if isinstance(thing, Mapping) and len(thing) <= SHORT:
+        return _brief("{" + ", ".join(f"{key!r}: {_described(value, deeper)}" for key, value in thing.items()) + "}")
+    if isinstance(thing, list | tuple) and len(thing) <= SHORT:
+        return _brief("[" + ", ".join(_described(one, deeper) for one in thing) + "]")
+    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(thing))
+    return f"{len(thing)} ({_digest(text)})" if isinstance(thing, list | tuple) else _brief(text)
+
+
+def _enclosed(function: FunctionType) -> Iterator[object]:
+    """What a function encloses, but for lists: there functions note what they have seen."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # nothing in it yet
+            if not isinstance(cell.cell_contents, list):
+                yield cell.cell_contents
 
 
 def _brief(text: str) -> str:
