@@ -55,6 +55,27 @@ def test_all_three_products_have_rounded_factors(name, tokens, d_in, d_out):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_by_default_a_tile_or_a_block_of_128_shares_a_scale():
+    """V3 report, section 3.3.2: what an outlier spoils is as large as what shares its scale."""
+    clean, spoilt = normal(256, 384), normal(256, 384)
+    spoilt[0, 0] = 1e6
+
+    def touched(round_):
+        rows, columns = (round_(clean) != round_(spoilt)).nonzero().amax(0).tolist()
+        return rows + 1, columns + 1
+
+    scheme = Scheme()
+    assert touched(scheme.weight) == (128, 128)
+    for one in (scheme.activation, scheme.gradient):
+        assert touched(one) == (1, 128)
+        assert touched(lambda x, one=one: one(x, over_tokens=True)) == (128, 1)
+
+
+def test_gradients_of_a_mean_over_many_tokens_are_not_lost():
+    grad, scheme = normal(4, 128), Scheme()
+    torch.testing.assert_close(scheme.gradient(grad * 2**-60), scheme.gradient(grad) * 2**-60, rtol=0, atol=0)
+
+
 def test_rows_of_a_batch_are_tokens_like_any_other():
     x, weight = normal(2, 3, 8).requires_grad_(), normal(5, 8, seed=1).requires_grad_()
     y, flat = fp8_linear(x, weight, SMALL), fp8_linear(x.flatten(0, 1), weight, SMALL)

@@ -44,6 +44,12 @@ def test_what_is_below_the_last_bit_of_the_register_never_arrives():
     assert register_product(a, b, bits=53).item() == 2**19 + 639
 
 
+def test_products_added_in_one_go_are_cut_off_where_the_largest_of_them_is():
+    a, b = torch.ones(1, AT_ONCE), torch.ones(1, AT_ONCE)
+    a[0, 0] = 2.0**BITS  # keeps multiples of 2: each one is lost, where their sum would not be
+    assert register_product(a, b).item() == 2**BITS
+
+
 def test_cutting_off_rounds_towards_zero():
     x = numbers_of_fp8(1, 4096, seed=0).abs()
     exact = (x.double() @ x.double().T).item()

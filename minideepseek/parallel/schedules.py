@@ -11,8 +11,9 @@ schedule         bubble of a device       activations      source
 ===============  =======================  ===============  ========================================================
 
 P stages; F a forward pass, B a whole backward pass, W its part for weights, F&B the two side by side, which DualPipe
-makes possible (``pipeline.Costs``). Where F&B takes less than F and B, devices with fewer such pairs take longer: the
-formula is then that of the largest bubble.
+makes possible (``pipeline.Costs``). DualPipe's formula is exact where F, W and the rest of B take equally long; if F&B
+takes less than F and B, devices with fewer such pairs take longer, and it is that of the largest bubble. For all else
+there is ``pipeline.simulate``.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def _folded(depth: int, place: int, numbers: list[range], micros: int) -> tuple[
         steps += [(op("I", 1),), (owed.popleft(),), (op("F", 1),)]
     for n in range(micros - 2 * depth + place + 1):  # in full swing
         pair = op("F", 0), op("B", 1)
-        steps += [pair[:1], pair[1:]] if n == 0 and beyond == 0 else [pair]  # at the turn a pair would have to wait
+        steps += [pair[:1], pair[1:]] if n == 0 and beyond == 0 else [pair]  # at the turn F would wait for B
         steps.append((op("F", 1), op("B", 0)))
     for _ in range(beyond):
         steps += [(op("B", 1),), (op("F", 1), op("B", 0))]

@@ -64,6 +64,13 @@ def test_hiding_half_of_a_pair_halves_the_bubble(stages: int, bubble: int) -> No
     assert timeline.length < 0.75 * simulate(dual_pipe(stages, 4 * stages)).length
 
 
+@pytest.mark.parametrize("stages", [4, 8])
+def test_at_the_turn_of_a_long_backward_pass_no_forward_pass_waits_for_a_partner(stages: int) -> None:
+    costs = Costs(backward=3, pair=3)
+    largest = max(bubbles(simulate(dual_pipe(stages, 4 * stages), costs)))
+    assert largest == formula("DualPipe", stages, costs) - costs.forward
+
+
 @pytest.mark.parametrize("make", [one_f_one_b, zero_bubble, dual_pipe])
 def test_activations_kept_are_those_of_table_2(make: Maker) -> None:
     for stages in (4, 8):

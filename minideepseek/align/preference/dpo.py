@@ -88,7 +88,7 @@ def preference_pairs(found: Rollout, reward: Reward, *, most: int = 1) -> list[P
     rewards = [reward(problem, text) for problem, text in zip(found.problems, found.texts, strict=True)]
     for start in range(0, len(examples), found.group):
         order = sorted(range(start, start + found.group), key=lambda row: -rewards[row])
-        for good, bad in list(zip(order, reversed(order), strict=True))[: min(most, found.group // 2)]:
+        for good, bad in list(zip(order, reversed(order), strict=True))[:most]:
             if rewards[good] > rewards[bad]:
                 pairs.append(Pair(examples[good].prompt, examples[good].response, examples[bad].response))
     return pairs
