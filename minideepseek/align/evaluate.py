@@ -7,6 +7,7 @@ learning raises maj@k and not pass@k: the right answer was already among the mod
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ def majority_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) 
     return sum(shares) / len(shares)
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of ``values``, from their own spread; one alone shows none: 0."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
 def examine(
     model: Transformer,
     tokenizer: Tokenizer,
@@ -130,13 +136,10 @@ def examine(
             counts.append(sum(right[own]))
             for k in ks:
                 majority[k] += majority_at_k(answers[own], right[own], k) / len(problems)
-    shares = [count / attempts for count in counts]
-    mean = sum(shares) / len(shares)
-    spread = sum((share - mean) ** 2 for share in shares) / max(1, len(shares) - 1)
     return Accuracy(
         pass_at={k: sum(pass_at_k(attempts, count, k) for count in counts) / len(counts) for k in ks},
         majority_at=majority,
-        error=math.sqrt(spread / len(shares)),
+        error=standard_error([count / attempts for count in counts]),
         formatted=formatted / (attempts * len(problems)),
         length=tokens / (attempts * len(problems)),
         unfinished=unfinished / (attempts * len(problems)),

@@ -86,7 +86,22 @@ def test_what_is_wanted_is_up_to_the_reward() -> None:
     assert all(len(TOKENIZER.decode(response)) == min(lengths[tuple(prompt)]) for prompt, response in kept)
 
 
-@pytest.mark.parametrize("settings", [{"attempts": 0}, {"most": 0}, {"problems": []}])
+def test_what_did_not_end_is_not_kept_whatever_it_earned() -> None:
+    problems = practice_problems(SUMS, 20)
+    kept = rejection_sample(
+        Transformer(SMALL, seed=0),
+        TOKENIZER,
+        problems,
+        reward=lambda problem, text: 1.0,
+        attempts=8,
+        most=8,
+        max_new_tokens=4,
+    )
+    assert 0 < len(kept) < 100
+    assert all(response[-1] == TOKENIZER.eos_id for _, response in kept)
+
+
+@pytest.mark.parametrize("settings", [{"attempts": 0}, {"most": 0}, {"at_once": 0}, {"problems": []}])
 def test_samples_of_nothing_are_refused(settings: dict) -> None:
     arguments = {"problems": practice_problems(SUMS, 1)} | settings
     with pytest.raises(UserError, match="yield no examples"):

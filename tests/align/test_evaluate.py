@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minideepseek import UserError
-from minideepseek.align.evaluate import examine, majority_at_k, pass_at_k
+from minideepseek.align.evaluate import examine, majority_at_k, pass_at_k, standard_error
 from minideepseek.data.tasks import Addition, practice_problems
 from minideepseek.data.tokenizer import Tokenizer
 from minideepseek.model import Transformer
@@ -61,6 +61,11 @@ def test_more_attempts_than_there_are_make_no_sense(k: int) -> None:
         pass_at_k(3, 1, k)
     with pytest.raises(ValueError, match=f"maj@{k}"):
         majority_at_k(["1"] * 3, [True] * 3, k)
+
+
+@pytest.mark.parametrize(("values", "error"), [([0.5], 0.0), ([0.0, 1.0], 0.5), ([0.0, 0.0, 1.0, 1.0], 3**-0.5 / 2)])
+def test_the_standard_error_is_the_samples_deviation_over_the_root_of_their_number(values: list, error: float) -> None:
+    assert standard_error(values) == pytest.approx(error)
 
 
 def test_an_exam_counts_what_the_model_writes(tokenizer: Tokenizer) -> None:
