@@ -68,7 +68,7 @@ def memory(
         cfg: of the model; modules that predict further ahead are counted with it.
         division: among devices.
         weight: bytes of a weight that computes, bfloat16.
-        gradient: bytes of a gradient, added up in float32 (V3 report, section 3.3.2).
+        gradient: bytes of a gradient, added up in float32 (V3 report, section 3.3.3).
         optimizer: bytes that it remembers of a parameter: float32 itself, two moments in bfloat16 (section 3.3.3). They
             are shared among all that hold the parameter.
     """

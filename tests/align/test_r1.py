@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,36 @@ def test_every_stage_starts_where_it_should(base: Transformer, run: R1Run) -> No
     assert distance[0][1] < distance[0][2]  # the second stage goes on from the first
     assert distance[3][4] < distance[2][4]  # the fourth from the third, which began at the base again
     assert 40 < run.kept <= len(PROBLEMS)
+
+
+def test_fine_tuning_begins_at_the_base_again_and_what_follows_stays_near_its_result(
+    base: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[r1.__module__]
+    began: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+
+    def head(model: Transformer) -> torch.Tensor:
+        return model.head.weight.detach().clone()
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def watching(model: Transformer, *args: Any, **how: Any) -> Any:
+            began.append((head(model), head(how["reference"]) if "reference" in how else None))
+            return method(model, *args, **how)
+
+        return watching
+
+    for name in ("sft", "grpo"):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    practice = replace(PRACTICE, steps=2, questions=2, group=2)
+    tuning = replace(QUICK.fine_tuning, steps=3)
+    cfg = replace(QUICK, reasoning=practice, fine_tuning=tuning, everything=practice, preferring=1)
+    run = r1(base, TOKENIZER, PROBLEMS, demonstrations(TASK, TOKENIZER, 40, seed=2), cfg=cfg, progress=False)
+    starts, references = zip(*began, strict=True)
+    for start, expected in zip(starts, ("base", "dev1", "base", "dev3"), strict=False):
+        assert torch.equal(start, head(run.models[expected]))
+    assert references[:3] == (None, None, None)
+    assert all(torch.equal(reference, head(run.models["dev3"])) for reference in references[3:])
+    assert len(began) == 5
 
 
 def test_preferences_are_asked_for_at_the_very_end_only(run: R1Run) -> None:
