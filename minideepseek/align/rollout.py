@@ -215,10 +215,8 @@ def _routes(passes: list[list[Tensor]], rows: Tensor, lengths: Tensor, columns: 
     every = torch.arange(batch, device=rows.device)
     found = []
     for first, *later in zip(*passes, strict=True):
-        k = first.shape[-1]
-        # Nobody asks where padding goes; but a token's experts must be different ones.
-        table = torch.arange(k, device=rows.device).repeat(batch, width + len(later), 1)
-        table[:, :width] = first.view(batch, width, k)
+        table = first.new_zeros(batch, width + len(later), first.shape[-1])  # nobody asks where padding goes
+        table[:, :width] = first.view(batch, width, -1)
         for step, experts in enumerate(later):
             table[every, lengths + step] = experts
         found.append(table[:, :columns])
