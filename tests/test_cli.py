@@ -255,6 +255,23 @@ def test_a_file_in_the_way_of_the_output_is_named(capsys, tmp_path, text):
     assert (tmp_path / "x").read_text() == "mine"
 
 
+@pytest.mark.parametrize("more_than_there_is", [lambda: torch.empty(2**57), lambda: bytearray(2**62)])
+def test_a_model_too_large_for_the_machine_is_said_to_be_so_in_one_line(capsys, monkeypatch, more_than_there_is):
+    monkeypatch.setattr("minideepseek.cli.report.main", lambda args: more_than_there_is())
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "v4-pro"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("minideepseek: error: there is not enough memory")
+    assert error.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("minideepseek.cli.report.main", lambda args: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError):
+        main(["report", "v4-pro"])
+
+
 def test_the_installed_command_exits_with_2_and_no_traceback():
     done = subprocess.run(
         [sys.executable, "-m", "minideepseek", "report", "v1-67"], capture_output=True, text=True, check=False

@@ -50,12 +50,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         importlib.import_module(f"minideepseek.cli.{args[0]}").main(args[1:])
     except UserError as error:
         fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        fail("there is not enough memory for this; take a smaller model (a mini), smaller batches or shorter texts")
     except BrokenPipeError:  # `minideepseek generate ... | head`: the reader has left, which is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a GPU torch raises an OutOfMemoryError, on a CPU a RuntimeError that can be told by its words alone.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator" in str(error)
 
 
 def fail(message: str) -> NoReturn:
