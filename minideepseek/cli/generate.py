@@ -69,7 +69,7 @@ def run(
         top_p: draw from the smallest set of tokens that has this much probability together.
         top_k: draw from the k likeliest tokens only.
         seed: the same seed draws the same text.
-        compile: use torch.compile: a minute of compiling first, then two to five times as many words a second.
+        compile: use torch.compile: half a minute or more of compiling first, then quicker words; not for V4.
     """
     model, tokenizer = load_pair(checkpoint)
     ids = [tokenizer.eos_id, *tokenizer.encode(prompt)]  # training texts follow an end-of-text, so a prompt does too

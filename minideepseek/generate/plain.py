@@ -113,7 +113,7 @@ def _stream(
     logits = model.logits(hidden[torch.arange(batch, device=rows.device), lengths - 1])  # only these rows are needed
     next_logits: Step = _next_logits
     if compile:
-        next_logits = or_plain(lambda: _compiled(), next_logits, warn=_warn)
+        next_logits = or_plain(lambda: _compiled(), next_logits, warn=_warn)  # mypy takes no cached function
     ended = torch.zeros(batch, dtype=torch.bool, device=rows.device)
     for step in range(max_new_tokens):
         token = sampling.draw(logits, generator)
@@ -170,8 +170,8 @@ def generate(
             greedy text (but for ties in the last bit), drawn text of the same distribution, sooner. A ``Speculation``
             counts what was accepted.
         compile: let ``torch.compile`` make one loop of what a step does piece by piece; needs a C++ compiler. The first
-            steps take a minute, which pays back over thousands of tokens; the text is the same but for ties in the
-            last bit.
+            step takes half a minute or more, which pays back over thousands of tokens; the text is the same but for
+            ties in the last bit.
 
     Returns:
         For a tensor: prompts and continuations, (B, T + new), rows that ended early filled up with ``eos_id``.

@@ -7,6 +7,7 @@ a number that can be right or wrong, the thought can be judged step by step.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ CHANCES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Columns:
+class _Columns(ABC):
     """What addition and multiplication share: all but the columns themselves."""
 
     digits: int = 2
@@ -87,14 +88,14 @@ class _Columns:
                 start += 1  # the comma
         return [*found, Step(len(response), problem.solved_by(answer_of(response)))]
 
-    def _operands(self, draw: Draw) -> tuple[int, int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _operands(self, draw: Draw) -> tuple[int, int]: ...
 
-    def _result(self, a: int, b: int) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _result(self, a: int, b: int) -> int: ...
 
-    def _column(self, problem: Problem, place: int, carry: int) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _column(self, problem: Problem, place: int, carry: int) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
