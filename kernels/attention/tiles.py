@@ -109,4 +109,4 @@ def mask_strides(mask: Tensor | None, like: Tensor, keys: int) -> tuple[Tensor |
     if mask is None:
         return None, (0, 0, 0, 0)
     whole = mask.expand(*like.shape[:3], keys)
-    return whole.view(torch.uint8), whole.stride()  # type: ignore[return-value]
+    return whole.view(torch.uint8), whole.stride()  # type: ignore[return-value]  # of four axes: four

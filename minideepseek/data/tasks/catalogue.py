@@ -35,6 +35,6 @@ def open_task(spec: str) -> Task:
             )
         settings[key] = int(value) if whole[key] else value
     try:
-        return TASKS[name](**settings)  # type: ignore[arg-type]
+        return TASKS[name](**settings)  # type: ignore[arg-type]  # checked above, name by name
     except ValueError as error:
         raise UserError(f"{spec!r}: {error}") from None
